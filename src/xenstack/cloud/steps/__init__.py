@@ -1,0 +1,1 @@
+"""Ordered steps of the deployment, one file a concern."""

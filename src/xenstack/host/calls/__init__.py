@@ -1,0 +1,1 @@
+"""One handler per hand-written XenAPI message; generated messages need none."""

@@ -1,0 +1,1 @@
+"""XenAPI objects in memory, written through to SQLite, with the generations that events are made of."""

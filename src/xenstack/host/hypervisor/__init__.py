@@ -1,0 +1,1 @@
+"""Domains: the port, the simulator and the libvirt adapter."""

@@ -1,0 +1,1 @@
+"""Pure decisions: what is allowed in which state, what a call needs."""

@@ -1,0 +1,1 @@
+"""Disks: the port, the simulator and the file SR."""

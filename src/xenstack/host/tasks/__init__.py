@@ -1,0 +1,1 @@
+"""The plan engine, its journal, and the queues that run XenAPI tasks."""

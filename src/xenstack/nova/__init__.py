@@ -1,0 +1,1 @@
+"""The Nova virt driver: verbs and nouns over one session to one host."""
