@@ -1,0 +1,196 @@
+"""Long operations: a plan is data, one runner executes every plan.
+
+A plan is an ordered list of steps; a step is `do` and, when it leaves something behind, `undo`.
+Each step is journalled *before* its `do`, so after a failure, a cancel or a crash every step that may
+have happened is undone, newest first. Rules for whoever writes a step:
+
+  * `do` changes one thing; its name was chosen earlier (it is in the facts), so `undo` finds it however far `do` got;
+  * `undo` succeeds when there is nothing to undo;
+  * steps talk only through the facts, which are plain data: the journal must be able to keep them;
+  * a step after which going back would do harm (a guest that runs on from its suspend image) is `final`: once it was
+    entered nothing is undone, not even after a crash; the records are made true by reading the world again.
+
+The caller sees the failure itself. An undo that fails does not stop the others, but then the caller
+sees `Stuck`: the promise "all or nothing" is broken, and the journal keeps the entry for the next start.
+
+A plan is declared once with `@recipe(name, Facts)`, which also files it by name: recovery rebuilds a plan
+from its journalled facts with nothing but that name. What `do` needs beyond the ids in the facts (a domain's
+description, a disk's path) is read from the records when the step runs, never when the plan is built.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from xenstack.host.tasks.journal import Entry, Journal
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F")
+
+
+class Progress(Protocol):
+    """What a plan asks of the task it runs for."""
+
+    def check_cancelled(self) -> None:
+        """Raise TaskCancelled when somebody asked the task to stop."""
+
+    def progress(self, done: float) -> None:
+        """Report the done part, 0.0 to 1.0."""
+
+
+class NoTask:
+    """A plan run for nobody: it cannot be cancelled and reports to no one."""
+
+    def check_cancelled(self) -> None:
+        """Never cancelled."""
+
+    def progress(self, done: float) -> None:
+        """Nobody reads it."""
+
+
+@dataclass(frozen=True)
+class Step(Generic[F]):
+    """One change of the world and the way back from it."""
+
+    name: str
+    do: Callable[[F], object]
+    undo: Callable[[F], object] | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Plan(Generic[F]):
+    """The steps of one operation, bound to the facts that were decided before the first of them."""
+
+    name: str
+    facts: F
+    steps: tuple[Step[F], ...]
+
+
+@dataclass(eq=False)
+class Stuck(Exception):
+    """A plan failed and could not be undone completely. `left` says which undo failed, and why."""
+
+    plan: str
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.plan} failed and was not undone completely: {'; '.join(self.left)}"
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[F]):
+    """How to make the plan called `name`: from facts now, from the journal after a crash."""
+
+    name: str
+    facts: type[F]
+    build: Callable[[Any, F], tuple[Step[F], ...]]
+
+    def plan(self, context: Any, facts: F) -> Plan[F]:
+        """The plan for these facts. `context` is whatever its steps work on."""
+        return Plan(self.name, facts, self.build(context, facts))
+
+    def rebuilt(self, context: Any, entry: Entry) -> Plan[F]:
+        """The plan that an entry of the journal tells of. Raises TypeError when the facts are of another version."""
+        return self.plan(context, self.facts(**entry.facts))
+
+
+RECIPES: dict[str, Recipe[Any]] = {}
+"""Every plan this host knows, by name."""
+
+after_step: list[Callable[[str, str], None]] = []
+"""Called with (plan, step) after each `do`, before the next step is journalled. Empty but for the tests that stop,
+break or kill the daemon at a chosen moment."""
+
+
+def recipe(
+    name: str, facts: type[F]
+) -> Callable[[Callable[[Any, F], tuple[Step[F], ...]]], Callable[[Any, F], Plan[F]]]:
+    """Declare the plan `name`: the decorated function makes its steps, and from then on the whole plan."""
+
+    def declare(build: Callable[[Any, F], tuple[Step[F], ...]]) -> Callable[[Any, F], Plan[F]]:
+        if name in RECIPES:
+            raise ValueError(f"two plans are called {name}")
+        RECIPES[name] = Recipe(name, facts, build)
+        return RECIPES[name].plan
+
+    return declare
+
+
+def run(plan: Plan[F], task: Progress, journal: Journal) -> F:
+    """Run the steps in order; returns the facts.
+
+    Raises what the failing step raised, after undoing every step entered; `Stuck` when an undo failed too.
+    """
+    names = [step.name for step in plan.steps]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{plan.name} has two steps of one name: {names}")
+    entry = journal.opened(plan.name, _plain(plan.facts))
+    entered: list[Step[F]] = []
+    try:
+        for done, step in enumerate(plan.steps):
+            task.check_cancelled()
+            journal.entered(entry, step.name, _plain(plan.facts))
+            entered.append(step)
+            log.debug("%s: %s", plan.name, step.name)
+            step.do(plan.facts)
+            for hook in after_step:
+                hook(plan.name, step.name)
+            task.progress((done + 1) / len(plan.steps))
+    except BaseException as why:
+        log.info("%s: undone after %s: %s", plan.name, entered[-1].name if entered else "nothing", why)
+        if left := unwind(plan.name, entered, plan.facts):
+            journal.stuck(entry)
+            raise Stuck(plan.name, left) from why
+        journal.closed(entry)
+        raise
+    journal.closed(entry)
+    return plan.facts
+
+
+def unwind(name: str, entered: list[Step[F]], facts: F) -> tuple[str, ...]:
+    """Undo the steps, newest first; every undo runs. Returns what failed, in words."""
+    left: list[str] = []
+    if any(step.final for step in entered):
+        log.warning("%s: beyond the point of no return; nothing is undone", name)
+        return ()
+    for step in reversed(entered):
+        if step.undo is None:
+            continue
+        try:
+            step.undo(facts)
+        except Exception as why:
+            log.exception("%s: cannot undo %s", name, step.name)
+            left.append(f"{step.name}: {why}")
+    return tuple(left)
+
+
+def undo_journalled(context: Any, journal: Journal) -> list[str]:
+    """Undo every plan that a dead process left open. Returns what could not be undone, in words.
+
+    An entry whose undo fails stays in the journal, so that the next start tries again.
+    """
+    left: list[str] = []
+    for entry in journal.entries():
+        known = RECIPES.get(entry.plan)
+        if known is None:
+            left.append(f"{entry.plan}: no such plan")
+            continue
+        plan = known.rebuilt(context, entry)
+        steps = [step for step in plan.steps if step.name in entry.steps]
+        log.info("%s: undone after the daemon died in %s", plan.name, entry.steps[-1] if entry.steps else "nothing")
+        failed = unwind(plan.name, steps, plan.facts)
+        if failed:
+            left.extend(f"{entry.plan}: {why}" for why in failed)
+        else:
+            journal.closed(entry.id)
+    return left
+
+
+def _plain(facts: object) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(facts) or isinstance(facts, type):
+        raise TypeError(f"facts must be a dataclass, not {type(facts).__name__}")
+    return dataclasses.asdict(facts)
