@@ -7,7 +7,7 @@ import pytest
 
 from xenstack.host.tasks import plan as engine
 from xenstack.host.tasks.journal import Journal
-from xenstack.host.tasks.plan import NoTask, Plan, Recipe, Step, Stuck, recipe, run, undo_journalled
+from xenstack.host.tasks.plan import NoTask, Plan, Recipe, Step, Stuck, recipe, run, settle
 
 STEPS = ("first", "second", "third")
 
@@ -97,7 +97,7 @@ def test_crash_is_undone_from_the_file_alone(
     again = Journal(tmp_path / "state.db")
     (entry,) = again.entries()
     assert entry.steps == STEPS[: STEPS.index(step) + 1]
-    assert undo_journalled(world, again) == []
+    assert settle(world, again) == []
     assert world.things == set()
     assert again.entries() == []
 
@@ -132,10 +132,10 @@ def test_a_stuck_plan_is_tried_again(journal: Journal, declared: None, monkeypat
     break_after(monkeypatch, "third", OSError("injected"))
     with pytest.raises(Stuck):
         run(make(world), NoTask(), journal)
-    assert undo_journalled(world, journal) == ["test: second: second is stuck"]
+    assert settle(world, journal) == ["test: second: second is stuck"]
     assert len(journal.entries()) == 1
     world.broken_undo = ""
-    assert undo_journalled(world, journal) == []
+    assert settle(world, journal) == []
     assert world.things == set()
     assert journal.entries() == []
 
@@ -174,6 +174,38 @@ def test_nothing_is_undone_after_a_final_step(journal: Journal, monkeypatch: pyt
     assert journal.entries() == []
 
 
+def test_a_final_step_that_fails_is_undone_like_any_other(journal: Journal) -> None:
+    world = World()
+
+    def fail(_: Facts) -> None:
+        raise OSError("refused")
+
+    plan = Plan("test", Facts(["first"]), (*steps(world, Facts(["first"])), Step("final", fail, final=True)))
+    with pytest.raises(OSError, match="refused"):
+        run(plan, NoTask(), journal)
+    assert world.things == set()
+
+
+def test_a_crash_behind_the_final_step_is_finished(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    def forward(world: World, facts: Facts) -> tuple[Step[Facts], ...]:
+        return (
+            *steps(world, facts),
+            Step("delete", lambda f: world.things.clear(), final=True),
+            Step("tell", lambda f: world.make("told")),
+        )
+
+    monkeypatch.setitem(engine.RECIPES, "test", Recipe("test", Facts, forward))
+    world.things.add("half")
+    entry = journal.opened("test", {"names": ["first"], "seen": []})
+    for name in ("first", "delete"):
+        journal.entered(entry, name, {"names": ["first"], "seen": []})
+    assert settle(world, journal) == []
+    assert world.things == {"told"}
+    assert journal.entries() == []
+
+
 def test_progress_follows_the_plan(journal: Journal) -> None:
     class Seen(NoTask):
         def __init__(self) -> None:
@@ -189,7 +221,7 @@ def test_progress_follows_the_plan(journal: Journal) -> None:
 
 def test_an_unknown_plan_in_the_journal_is_reported_and_kept(journal: Journal) -> None:
     journal.opened("VM.never", {})
-    assert undo_journalled(None, journal) == ["VM.never: no such plan"]
+    assert settle(None, journal) == ["VM.never: no such plan"]
     assert len(journal.entries()) == 1
 
 

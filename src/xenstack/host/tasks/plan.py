@@ -7,8 +7,9 @@ have happened is undone, newest first. Rules for whoever writes a step:
   * `do` changes one thing; its name was chosen earlier (it is in the facts), so `undo` finds it however far `do` got;
   * `undo` succeeds when there is nothing to undo;
   * steps talk only through the facts, which are plain data: the journal must be able to keep them;
-  * a step after which going back would do harm (a guest that runs on from its suspend image) is `final`: once it was
-    entered nothing is undone, not even after a crash; the records are made true by reading the world again.
+  * a step after which there is no way back (a disk is deleted, a guest runs on from its suspend image) is `final`: once
+    it is done nothing is undone. A dead daemon that had entered it finishes the plan instead, so a final step and
+    those behind it can be repeated: they succeed when their work is done already.
 
 The caller sees the failure itself. An undo that fails does not stop the others, but then the caller
 sees `Stuck`: the promise "all or nothing" is broken, and the journal keeps the entry for the next start.
@@ -123,26 +124,30 @@ def recipe(
 def run(plan: Plan[F], task: Progress, journal: Journal) -> F:
     """Run the steps in order; returns the facts.
 
-    Raises what the failing step raised, after undoing every step entered; `Stuck` when an undo failed too.
+    Raises what the failing step raised, after undoing every step entered (nothing, behind a final step); `Stuck` when
+    an undo failed too.
     """
     names = [step.name for step in plan.steps]
     if len(set(names)) != len(names):
         raise ValueError(f"{plan.name} has two steps of one name: {names}")
     entry = journal.opened(plan.name, _plain(plan.facts))
     entered: list[Step[F]] = []
+    beyond = False
     try:
         for done, step in enumerate(plan.steps):
-            task.check_cancelled()
+            if not beyond:
+                task.check_cancelled()
             journal.entered(entry, step.name, _plain(plan.facts))
             entered.append(step)
             log.debug("%s: %s", plan.name, step.name)
             step.do(plan.facts)
+            beyond = beyond or step.final
             for hook in after_step:
                 hook(plan.name, step.name)
             task.progress((done + 1) / len(plan.steps))
     except BaseException as why:
-        log.info("%s: undone after %s: %s", plan.name, entered[-1].name if entered else "nothing", why)
-        if left := unwind(plan.name, entered, plan.facts):
+        log.info("%s: stopped in %s: %s", plan.name, entered[-1].name if entered else "nothing", why)
+        if not beyond and (left := unwind(plan.name, entered, plan.facts)):
             journal.stuck(entry)
             raise Stuck(plan.name, left) from why
         journal.closed(entry)
@@ -154,9 +159,6 @@ def run(plan: Plan[F], task: Progress, journal: Journal) -> F:
 def unwind(name: str, entered: list[Step[F]], facts: F) -> tuple[str, ...]:
     """Undo the steps, newest first; every undo runs. Returns what failed, in words."""
     left: list[str] = []
-    if any(step.final for step in entered):
-        log.warning("%s: beyond the point of no return; nothing is undone", name)
-        return ()
     for step in reversed(entered):
         if step.undo is None:
             continue
@@ -168,10 +170,10 @@ def unwind(name: str, entered: list[Step[F]], facts: F) -> tuple[str, ...]:
     return tuple(left)
 
 
-def undo_journalled(context: Any, journal: Journal) -> list[str]:
-    """Undo every plan that a dead process left open. Returns what could not be undone, in words.
+def settle(context: Any, journal: Journal) -> list[str]:
+    """Undo, or finish, every plan that a dead process left open. Returns what could not be settled, in words.
 
-    An entry whose undo fails stays in the journal, so that the next start tries again.
+    An entry that cannot be settled stays in the journal, so that the next start tries again.
     """
     left: list[str] = []
     for entry in journal.entries():
@@ -180,14 +182,33 @@ def undo_journalled(context: Any, journal: Journal) -> list[str]:
             left.append(f"{entry.plan}: no such plan")
             continue
         plan = known.rebuilt(context, entry)
-        steps = [step for step in plan.steps if step.name in entry.steps]
-        log.info("%s: undone after the daemon died in %s", plan.name, entry.steps[-1] if entry.steps else "nothing")
-        failed = unwind(plan.name, steps, plan.facts)
+        failed = _finished(plan, entry) if _beyond_return(plan, entry) else _undone(plan, entry)
         if failed:
             left.extend(f"{entry.plan}: {why}" for why in failed)
         else:
             journal.closed(entry.id)
     return left
+
+
+def _beyond_return(plan: Plan[Any], entry: Entry) -> bool:
+    return not entry.stuck and any(step.final and step.name in entry.steps for step in plan.steps)
+
+
+def _undone(plan: Plan[Any], entry: Entry) -> tuple[str, ...]:
+    log.info("%s: undone after the daemon died in %s", plan.name, entry.steps[-1] if entry.steps else "nothing")
+    return unwind(plan.name, [step for step in plan.steps if step.name in entry.steps], plan.facts)
+
+
+def _finished(plan: Plan[Any], entry: Entry) -> tuple[str, ...]:
+    log.info("%s: finished after the daemon died in %s", plan.name, entry.steps[-1])
+    first = next(n for n, step in enumerate(plan.steps) if step.final)
+    for step in plan.steps[first:]:
+        try:
+            step.do(plan.facts)
+        except Exception as why:
+            log.exception("%s: cannot finish %s", plan.name, step.name)
+            return (f"{step.name}: {why}",)
+    return ()
 
 
 def _plain(facts: object) -> dict[str, Any]:
