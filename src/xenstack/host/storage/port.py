@@ -47,7 +47,7 @@ MAX_VIRTUAL_SIZE = 16 << 40  # as XCP-ng allows for qcow2
 SECTOR = 512  # virtual sizes are rounded up to whole sectors
 
 Progress = Callable[[float], None]
-"""Called with 0.0 to 1.0 now and then during a long call. If it raises (a cancel), the call is undone and raises that."""
+"""Called with 0.0 to 1.0 now and then during a long call. If it raises (a cancel), the call is undone and raises it."""
 
 
 def no_progress(done: float) -> None:
@@ -250,7 +250,8 @@ class IoFailed(StorageError):
 
 class ImportWriter(Protocol):
     """Takes one body, from one thread at a time. Until `finish` returns the VDI is as it was; the writer is its only
-    user ("import"). Raw: the VDI's content becomes the body, and zeros behind it. qcow2 and vhd: what the image says."""
+    user ("import"). Raw: the VDI's content becomes the body, and zeros behind it; qcow2 and vhd: what the image holds,
+    and zeros behind it. The VDI keeps its uuid, format and virtual size."""
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         """Take more of the body; the chunk may be reused afterwards.
@@ -288,7 +289,7 @@ class ExportReader(Protocol):
         """Chunks of at most 1 MiB. Errors: IoFailed. May be iterated once."""
 
     def close(self) -> None:
-        """Let go of the VDI and of everything temporary. No error a second time."""
+        """Let go of the VDI. No error a second time."""
 
     def __enter__(self) -> Self: ...
 
@@ -385,8 +386,8 @@ class Storage(Protocol):
     def export_vdi(self, sr: str, vdi: str, *, format: Format) -> ExportReader:
         """Start to read the VDI's content as `format`: complete, with no backing file.
 
-        raw streams at once; qcow2 and vhd are first written to a temporary image in the SR. Errors: VdiInUse
-        (a writer), SrFull, Unsupported (vhd above 2040 GiB).
+        Every format streams at once, nothing temporary is written. Errors: VdiInUse (a writer), Unsupported (vhd above
+        2040 GiB).
         """
 
     def close(self) -> None:
