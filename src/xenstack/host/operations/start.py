@@ -1,0 +1,179 @@
+"""VM.start: disks, switch ports, a paused domain, life, records; all of it or nothing."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xenstack.host.hypervisor.port import DomainSpec
+from xenstack.host.network.port import RateLimitUnsupported, tap_name
+from xenstack.host.operations import allowed, residence, spec, translate
+from xenstack.host.operations.machine import Machine
+from xenstack.host.storage.port import Format, Opened
+from xenstack.host.tasks.plan import Plan, Step, recipe, run
+from xenstack.xenapi.errors import HostNotEnoughFreeMemory, NoHostsAvailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Facts:
+    """Everything VM.start decides; the journal keeps it.
+
+    `disks`: per VBD with a VDI: [VBD ref, SR uuid, VDI uuid, user, "ro" or "rw"]. `vifs`: per VIF: [VIF ref, tap].
+    `opened`: what storage answered, per VBD ref: [path, format].
+    """
+
+    vm: str
+    uuid: str
+    domid: int
+    paused: bool
+    disks: list[list[str]]
+    vifs: list[list[str]]
+    opened: dict[str, list[str]] = field(default_factory=dict)
+
+
+def decide(machine: Machine, vm: str, *, paused: bool) -> Facts:
+    """Choose the domid, and read what is to be attached.
+
+    Raises VdiInUse, VdiReadonly (sharing), HandleInvalid (a VDI or network that is gone).
+    """
+    store = machine.store
+    record = store.view("VM", vm)
+    domid = machine.journal.next_number("domid")
+    disks = []
+    for vbd in record["VBDs"]:
+        where = spec.place(store, vbd)
+        if where is not None:
+            if (refusal := allowed.refusal_of_vbd(store, "attach", vbd)) is not None:
+                raise refusal
+            disks.append([vbd, where.sr, where.vdi, where.user, "ro" if where.read_only else "rw"])
+    vifs = [[v, tap_name(domid, store.get("VIF", v, "device"))] for v in record["VIFs"]]
+    return Facts(vm, record["uuid"], domid, paused, disks, vifs)
+
+
+def devices(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
+    """The steps that make a domain's outside ready: shared with VM.resume."""
+
+    def activate(f: Facts, vbd: str, sr: str, vdi: str, user: str, mode: str) -> None:
+        opened = machine.storage.activate(sr, vdi, user, read_only=mode == "ro")
+        f.opened[vbd] = [str(opened.path), opened.format.value]
+
+    def attach(disk: list[str]) -> Step[Facts]:
+        vbd, sr, vdi, user, mode = disk
+        return Step(
+            f"activate VDI {vdi} for {user}",
+            lambda f: activate(f, vbd, sr, vdi, user, mode),
+            lambda f: machine.storage.deactivate(sr, vdi, user),
+        )
+
+    def plug(vif: str, tap: str) -> Step[Facts]:
+        return Step(f"plug {tap}", lambda f: plug_port(machine, vif, f.domid), lambda f: machine.network.unplug(tap))
+
+    return (*(attach(disk) for disk in facts.disks), *(plug(vif, tap) for vif, tap in facts.vifs))
+
+
+def plug_port(machine: Machine, vif: str, domid: int) -> None:
+    """Make the VIF's tap and its port in the switch, limited as the VIF says."""
+    port = spec.port(machine.store, vif, domid)
+    machine.network.plug(port)
+    limit = spec.rate_limit(machine.store, vif)
+    if limit is not None:
+        try:
+            machine.network.set_rate_limit(port.tap, limit)
+        except RateLimitUnsupported as why:
+            # the guest is worth more than its limit: xapi, too, starts it
+            log.warning("VIF %s runs without its rate limit: %s", port.vif_uuid, why.reason)
+
+
+def opened(facts: Facts) -> dict[str, Opened]:
+    """What storage opened, by VBD."""
+    modes = {disk[0]: disk[4] for disk in facts.disks}
+    return {
+        vbd: Opened(path=Path(path), format=Format(layout), read_only=modes[vbd] == "ro")
+        for vbd, (path, layout) in facts.opened.items()
+    }
+
+
+def domain(machine: Machine, facts: Facts) -> DomainSpec:
+    """The domain these facts make."""
+    return spec.domain(machine, facts.vm, domid=facts.domid, opened=opened(facts), vifs=[vif for vif, _ in facts.vifs])
+
+
+def record(machine: Machine, facts: Facts) -> None:
+    """Tell the clients."""
+    made = domain(machine, facts)
+    residence.running(
+        machine.store,
+        facts.vm,
+        machine.host_ref,
+        domid=facts.domid,
+        state="Paused" if facts.paused else "Running",
+        memory=made.memory_target,
+        vcpus=made.vcpus,
+        summary=spec.summary(made),
+    )
+
+
+def forget_log(machine: Machine, vm: str) -> None:
+    """Remove the console log of the VM's last domain."""
+    last = spec.last_domid(machine.store.view("VM", vm))
+    if last is not None:
+        spec.console_log(machine, last).unlink(missing_ok=True)
+
+
+def _create(machine: Machine, facts: Facts) -> None:
+    machine.config.console_logs.mkdir(parents=True, exist_ok=True)
+    machine.hypervisor.create_paused(domain(machine, facts))
+
+
+def _destroy(machine: Machine, facts: Facts) -> None:
+    machine.hypervisor.destroy(facts.uuid)
+    spec.console_log(machine, facts.domid).unlink(missing_ok=True)
+
+
+def _forget(machine: Machine, facts: Facts) -> None:
+    if machine.store.exists("VM", facts.vm):
+        residence.halted(machine.store, facts.vm)
+
+
+@recipe("VM.start", Facts)
+def plan(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
+    """The story of a start."""
+    live = () if facts.paused else (Step[Facts]("unpause", lambda f: machine.hypervisor.unpause(f.uuid)),)
+    return (
+        *devices(machine, facts),
+        Step("create domain", lambda f: _create(machine, f), lambda f: _destroy(machine, f)),
+        *live,
+        Step("record", lambda f: record(machine, f), lambda f: _forget(machine, f)),
+    )
+
+
+def start(machine: Machine, vm: str, *, paused: bool, anywhere: bool) -> None:
+    """Start a halted VM that the caller has claimed.
+
+    `anywhere`: the caller named no host, so that lack of room is NO_HOSTS_AVAILABLE.
+    """
+    try:
+        with translate.spoken(machine.store, "VM.start", vm):
+            check_room(machine, vm)
+            old = spec.last_domid(machine.store.view("VM", vm))
+            run(_plan(machine, vm, paused=paused), machine.task, machine.journal)
+            if old is not None:
+                spec.console_log(machine, old).unlink(missing_ok=True)
+    except HostNotEnoughFreeMemory as why:
+        if anywhere:
+            raise NoHostsAvailable() from why
+        raise
+
+
+def _plan(machine: Machine, vm: str, *, paused: bool) -> Plan[Facts]:
+    return plan(machine, decide(machine, vm, paused=paused))
+
+
+def check_room(machine: Machine, vm: str) -> None:
+    """Raise HostNotEnoughFreeMemory when the machine has less memory than the VM needs at once."""
+    record = machine.store.view("VM", vm)
+    facts = machine.hypervisor.facts()
+    needed = record["memory_static_max"]
+    if needed > facts.memory_free:
+        raise HostNotEnoughFreeMemory(str(needed), str(facts.memory_free))
