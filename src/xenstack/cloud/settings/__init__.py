@@ -1,0 +1,1 @@
+"""The configuration files of every service, built from the layout and the passwords; one module a project."""
