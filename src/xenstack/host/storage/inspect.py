@@ -84,7 +84,8 @@ def qcow2_header(head: bytes) -> Qcow2Header:
     _require(l1_entries * 8 <= _MAX_L1_BYTES and l1_entries * per_l1 >= size, "qcow2 L1 table does not fit the size")
     for offset in (l1_offset, table_offset):
         _require(offset % (1 << cluster_bits) == 0 and 0 < offset < 1 << 56, "qcow2 table at an impossible place")
-    backing_format, data_file, encrypted = _qcow2_extensions(head, length, 1 << cluster_bits)
+    extensions_end = backing_offset or 1 << cluster_bits
+    backing_format, data_file, encrypted = _qcow2_extensions(head, length, extensions_end)
     return Qcow2Header(
         version=version,
         size=size,
@@ -114,10 +115,13 @@ def _qcow2_features(head: bytes) -> tuple[int, bool, int]:
     return incompatible, compression == 1, length
 
 
-def _qcow2_extensions(head: bytes, at: int, cluster: int) -> tuple[str, bool, bool]:
-    """(backing format, has a data file name, has an encryption header)."""
+def _qcow2_extensions(head: bytes, at: int, end: int) -> tuple[str, bool, bool]:
+    """(backing format, has a data file name, has an encryption header) of the extensions between `at` and `end`.
+
+    As QEMU does: also behind a version 2 header, and an end marker is not required.
+    """
     backing_format, data_file, encrypted = "", False, False
-    end = min(cluster, len(head))
+    cut, end = end > len(head), min(end, len(head))
     while at + _EXTENSION.size <= end:
         kind, length = _EXTENSION.unpack_from(head, at)
         if kind == 0:
@@ -130,8 +134,7 @@ def _qcow2_extensions(head: bytes, at: int, cluster: int) -> tuple[str, bool, bo
         encrypted |= kind == _CRYPTO
         at += -(-length // 8) * 8
     else:
-        # a version 2 header may be followed at once by its first table; QEMU reads extensions there all the same
-        _require(cluster <= len(head), "qcow2 header extensions do not end")
+        _require(not cut, "qcow2 header extensions do not end")
     return backing_format, data_file, encrypted
 
 

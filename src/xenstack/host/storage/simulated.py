@@ -315,7 +315,7 @@ class _Import:
         sr.claims.take(vdi, "import", read_only=False)
         self._storage, self._sr, self._vdi = storage, sr, vdi
         self._clusters: dict[int, bytes] = {}
-        self._spool = tempfile.NamedTemporaryFile(prefix="xenstack-import-")  # noqa: SIM115 — closed by abort
+        self._spool = tempfile.TemporaryFile()
         self._open = True
 
     def _hold(self, number: int) -> None:
@@ -365,7 +365,7 @@ class _Import:
             raise ImageRejected(str(why)) from why
 
     def _source(self) -> Source:
-        path = Path(self._spool.name)
+        path = Path(f"/proc/self/fd/{self._spool.fileno()}")
         match self._body.format:
             case Format.RAW:
                 self._spool.truncate(self._body.received)

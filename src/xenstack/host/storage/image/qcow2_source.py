@@ -62,6 +62,10 @@ class _Image:
             if len(table) < needed * 8:
                 raise BrokenImage("the image ends before its L1 table")
             self._l1 = _big_endian(table)
+            tables = [offset for entry in self._l1 if (offset := entry & _OFFSET)]
+            if len(set(tables)) < len(tables):
+                # one table for many entries would make a small file cost a large one's time
+                raise BrokenImage("an L2 table is used twice")
         except BaseException:
             os.close(self.fd)
             raise

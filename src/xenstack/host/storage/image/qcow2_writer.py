@@ -78,11 +78,11 @@ class Qcow2Writer:
         l1 = [0] * layout.l1_entries(self._size)
         for index, table in self._tables.items():
             l1[index] = self._next * CLUSTER
-            pwrite_all(self._fd, layout.table(table), l1[index])
+            pwrite_all(self._fd, layout.table(table).rstrip(b"\0"), l1[index])  # what is not written is a hole
             self._next += 1
         l1_cluster = self._next
         if self._tables:
-            pwrite_all(self._fd, layout.table(l1), l1_cluster * CLUSTER)
+            pwrite_all(self._fd, layout.table(l1).rstrip(b"\0"), l1_cluster * CLUSTER)
         table_cluster = l1_cluster + layout.clusters_for(len(l1) * 8)
         tables, blocks = layout.refcount_clusters(table_cluster)
         total = table_cluster + tables + blocks
