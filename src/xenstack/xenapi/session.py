@@ -257,7 +257,7 @@ class Session:
             link = self._http(
                 "PUT",
                 "/import_raw_vdi",
-                {"session_id": self.fresh_ref(), "task_id": task, "vdi": vdi, "format": format},
+                {"session_id": self.ref, "task_id": task, "vdi": vdi, "format": format},
                 {"Content-Length": str(_ENDLESS if length is None else length)},
                 timeout_s,
             )
@@ -276,7 +276,7 @@ class Session:
         """The VDI's content in raw, vhd or qcow2 format. Errors: XenAPIError, Unreachable (also in the middle)."""
         task = str(self.call("task.create", "export_raw_vdi", f"from {vdi}"))
         try:
-            arguments = {"session_id": self.fresh_ref(), "task_id": task, "vdi": vdi, "format": format}
+            arguments = {"session_id": self.ref, "task_id": task, "vdi": vdi, "format": format}
             link = self._http("GET", "/export_raw_vdi", arguments, {}, timeout_s)
             try:
                 answer = link.getresponse()
