@@ -5,10 +5,13 @@ carries the command as a line to paste, its exit status and the end of what it p
 """
 
 import os
+import select
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -73,6 +76,64 @@ def run(
     if done.returncode not in accept:
         raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
     return Output(done.stdout, done.stderr, done.returncode)
+
+
+def run_bounded(
+    *words: str | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    timeout_s: float,
+    output_limit: int,
+) -> Output:
+    """Run a program that is not trusted to end or to be brief; it and its children get their own process group.
+
+    Any status is accepted. Raises CommandFailed with status None when `timeout_s` passes or when it prints more than
+    `output_limit` bytes to stdout or stderr; then the whole group is killed.
+    """
+    command = tuple(os.fspath(w) for w in words)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if env is None else {**os.environ, **env},
+            start_new_session=True,
+        )
+    except OSError as why:
+        raise CommandFailed(command, 127, str(why)) from why
+    try:
+        out, err = _read_both(process, time.monotonic() + timeout_s, output_limit)
+        status = process.wait(max(timeout_s, 1.0))
+    except (TimeoutError, subprocess.TimeoutExpired) as why:
+        raise CommandFailed(command, None, str(why)) from why
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    return Output(out.decode(errors="replace"), err.decode(errors="replace"), status)
+
+
+def _read_both(process: "subprocess.Popen[bytes]", until: float, limit: int) -> tuple[bytes, bytes]:
+    if process.stdout is None or process.stderr is None:
+        raise ValueError("a program without pipes")
+    kept = {process.stdout: bytearray(), process.stderr: bytearray()}
+    open_pipes = set(kept)
+    while open_pipes:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("did not finish in time")
+        ready, _, _ = select.select(open_pipes, (), (), left)
+        for pipe in ready:
+            piece = os.read(pipe.fileno(), 1 << 16)
+            if not piece:
+                open_pipes.discard(pipe)
+            kept[pipe] += piece
+            if len(kept[pipe]) > limit:
+                raise TimeoutError(f"printed more than {limit} bytes")
+    return bytes(kept[process.stdout]), bytes(kept[process.stderr])
 
 
 def start(
