@@ -305,7 +305,7 @@ class SimulatedStorage:
 
 
 class _Import:
-    """The body is kept in a temporary file that has no name, then cut into clusters."""
+    """The body is kept in a temporary file without a name, then cut into clusters."""
 
     def __init__(self, storage: SimulatedStorage, sr: _Sr, vdi: str, format: Format, length: int | None) -> None:
         node = sr.vdi(vdi)
@@ -315,7 +315,7 @@ class _Import:
         sr.claims.take(vdi, "import", read_only=False)
         self._storage, self._sr, self._vdi = storage, sr, vdi
         self._clusters: dict[int, bytes] = {}
-        self._spool = tempfile.TemporaryFile()
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 — closed by abort
         self._open = True
 
     def _hold(self, number: int) -> None:

@@ -8,6 +8,11 @@
 
 The files' own headers say everything: there is no second book to disagree with them. Names in headers are relative, so
 the folder may be moved. Invariant: every base has at least one child; `tidy` restores it.
+
+A file appears or changes by one rename, after it was written. Nothing is flushed to the disk at once: ext4 (with its
+default auto_da_alloc) and btrfs write a file's data before a rename that replaces another file becomes durable, so that
+a power failure leaves the old or the new content of an imported VDI. VDIs made in the last seconds before it may be
+missing or damaged; `scan` tells.
 """
 
 import errno
@@ -33,7 +38,6 @@ from xenstack.host.storage.port import (
     IoFailed,
     SrFull,
     SrInUse,
-    StorageError,
     Vdi,
     VdiMissing,
 )
@@ -161,6 +165,19 @@ def sweep(path: Path) -> tuple[list[str], list[str]]:
     return found.temporaries, removed
 
 
+@contextmanager
+def translated(sr: str) -> Iterator[None]:
+    """Turn failures of the disk into the port's errors."""
+    try:
+        yield
+    except OSError as why:
+        if why.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise SrFull(sr, 0, 0) from why
+        raise IoFailed(str(why)) from why
+    except BrokenImage as why:
+        raise IoFailed(f"damaged image: {why}") from why
+
+
 class Folder:
     """An attached SR. Whoever changes `vdis`, `bases` or `claims` holds `lock`; long work is done outside it, under a
     claim on the VDI, which also keeps the VDI's bases."""
@@ -171,6 +188,7 @@ class Folder:
         self.size_limit = size_limit
         self.lock = RLock()
         self.claims = Claims()
+        self.promises: dict[int, int] = {}  # bytes that running writers may still take, see Budget
         self._fd = take_lock(path, sr)
         self.vdis: dict[str, Node] = {}
         self.bases: dict[str, Node] = {}
@@ -287,9 +305,9 @@ class Folder:
         return most if self.size_limit is None else min(most, self.size_limit)
 
     def check_space(self, needed: int) -> int:
-        """How many bytes are free; raises SrFull when they are fewer than `needed`."""
+        """How many bytes are free and not promised; raises SrFull when they are fewer than `needed`."""
         used = self.used()
-        free = max(self.physical_size(used) - used, 0)
+        free = max(self.physical_size(used) - used - sum(self.promises.values()), 0)
         if free < needed:
             raise SrFull(self.sr, needed, free)
         return free
@@ -298,19 +316,10 @@ class Folder:
     def failures(self, *discard: Path) -> Iterator[None]:
         """Turn failures of the disk into the port's errors; whatever fails, the files of `discard` go."""
         try:
-            yield
-        except BaseException as why:
+            with translated(self.sr):
+                yield
+        except BaseException:
             for path in discard:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-            if isinstance(why, OSError):
-                raise self.translated(why) from why
-            if isinstance(why, BrokenImage):
-                raise IoFailed(f"damaged image: {why}") from why
             raise
-
-    def translated(self, why: OSError) -> StorageError:
-        """The port's error for an error of the disk."""
-        if why.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return SrFull(self.sr, 0, 0)
-        return IoFailed(str(why))

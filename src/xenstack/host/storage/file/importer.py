@@ -15,11 +15,11 @@ from typing import Self
 
 from xenstack.host.storage.body import Body
 from xenstack.host.storage.file.budget import Budget
-from xenstack.host.storage.file.convert import convert_to_raw
+from xenstack.host.storage.file.convert import convert_to_plain
 from xenstack.host.storage.file.folder import Folder
 from xenstack.host.storage.image.qcow2_source import Qcow2Source
 from xenstack.host.storage.image.qcow2_writer import Qcow2Writer, RawWriter, pwrite_all
-from xenstack.host.storage.image.source import BrokenImage, RawSource, Source, pread_all
+from xenstack.host.storage.image.source import BrokenImage, Source, pread_all
 from xenstack.host.storage.image.vhd_source import open_vhd
 from xenstack.host.storage.inspect import COMPRESSION, EXTENDED_L2, HEAD
 from xenstack.host.storage.port import Format, ImageRejected, Vdi
@@ -41,7 +41,7 @@ class FileImport:
         self._open = True
         self._new = folder.temporary(vdi)
         self._spool = folder.temporary(vdi)
-        self._raw = folder.temporary(vdi)
+        self._plain = folder.temporary(vdi)
         self._budget = Budget(folder)
         self._spool_fd = -1
         self._writer: Qcow2Writer | RawWriter | None = None
@@ -108,13 +108,14 @@ class FileImport:
             return open_vhd(self._spool)
         header = self._body.qcow2(pread_all(self._spool_fd, HEAD, 0))
         if header.incompatible & (COMPRESSION | EXTENDED_L2):
-            convert_to_raw(self._folder, self._spool, self._raw)
-            return RawSource(self._raw)
+            convert_to_plain(self._folder, self._spool, self._plain)
+            return Qcow2Source.open(self._plain)
         return Qcow2Source.open(self._spool)
 
     def _swap(self) -> Vdi:
-        node, folder = self._node, self._folder
+        folder = self._folder
         with folder.lock:
+            node = folder.node(self._node.uuid)  # a scan may have made a new one
             self._new.rename(node.path)
             parent, node.parent = node.parent, ""
             folder.tidy(parent)
@@ -124,11 +125,12 @@ class FileImport:
         if not self._open:
             return
         self._open = False
+        self._budget.close()
         if self._writer is not None:
             self._writer.close()
         if self._spool_fd >= 0:
             os.close(self._spool_fd)
-        for path in (self._new, self._spool, self._raw):
+        for path in (self._new, self._spool, self._plain):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         with self._folder.lock:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from xenstack.host.storage.file.folder import Folder
-from xenstack.host.storage.port import IoFailed
+from xenstack.host.storage.port import IoFailed, SrFull
 from xenstack.run import CommandFailed, run
 
 
@@ -15,5 +15,5 @@ def grow_qcow2(folder: Folder, path: Path, size: int) -> None:
         run("qemu-img", "resize", "-q", "-f", "qcow2", path, str(size), timeout_s=120)
     except CommandFailed as why:
         if os.strerror(errno.ENOSPC) in why.output:
-            raise folder.translated(OSError(errno.ENOSPC, "")) from why
+            raise SrFull(folder.sr, 0, 0) from why
         raise IoFailed(str(why)) from why

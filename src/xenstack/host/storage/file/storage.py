@@ -15,7 +15,7 @@ from uuid import uuid4
 from xenstack.host.storage.arguments import check_limit, check_uuid, is_uuid, whole_sectors
 from xenstack.host.storage.file.budget import Budget
 from xenstack.host.storage.file.exporter import FileExport
-from xenstack.host.storage.file.folder import LOCK, Folder, Node, look, sweep, take_lock
+from xenstack.host.storage.file.folder import LOCK, Folder, Node, look, sweep, take_lock, translated
 from xenstack.host.storage.file.importer import FileImport
 from xenstack.host.storage.file.resize import grow_qcow2
 from xenstack.host.storage.image.qcow2_writer import Qcow2Writer, RawWriter, create_qcow2
@@ -69,7 +69,7 @@ class FileStorage:
     def recover(self) -> Recovered:
         temporaries, bases = [], []
         for sr in self.srs():
-            with self._lock, ExitStack() as locked:
+            with self._lock, translated(sr), ExitStack() as locked:
                 if sr not in self._attached:
                     fd = take_lock(self._root / sr, sr)
                     locked.callback(os.close, fd)
@@ -82,16 +82,16 @@ class FileStorage:
 
     def create_sr(self, sr: str) -> None:
         check_uuid(sr)
-        try:
+        with translated(sr):
             self._root.mkdir(parents=True, exist_ok=True)
+            if (self._root / sr).exists():
+                raise SrExists(sr)
             (self._root / sr).mkdir(mode=0o700)
-        except FileExistsError:
-            raise SrExists(sr) from None
 
     def attach_sr(self, sr: str, *, size_limit: int | None = None) -> None:
         check_uuid(sr)
         check_limit(size_limit)
-        with self._lock:
+        with self._lock, translated(sr):
             if folder := self._attached.get(sr):
                 folder.size_limit = size_limit
             elif (self._root / sr).is_dir():
@@ -112,7 +112,7 @@ class FileStorage:
     def destroy_sr(self, sr: str) -> None:
         check_uuid(sr)
         path = self._root / sr
-        with self._lock:
+        with self._lock, translated(sr):
             if not path.is_dir():
                 return
             if any(entry.name != LOCK for entry in path.iterdir()):
@@ -344,23 +344,23 @@ def _copy(folder: Folder, node: Node, target: Folder, new: str, progress: Progre
     temporary = target.temporary(new)
     size = node.virtual_size
     copy = Node(new, target.file_of(new, node.format), node.format, size)
-    with folder.failures(), target.failures(temporary):
+    with ExitStack() as opened, folder.failures(), target.failures(temporary):
         budget = Budget(target)
+        opened.callback(budget.close)
         budget.take(_NEW_FILE)
         source = folder.open(node.uuid)
+        opened.callback(source.close)
         writer = RawWriter(temporary, size) if node.format is Format.RAW else Qcow2Writer(temporary, size)
-        with ExitStack() as opened:
-            opened.callback(source.close)
-            opened.callback(writer.close)
-            for offset, data in source.blocks(0, size):
-                progress(offset / size)
-                budget.take(len(data))
-                writer.write(offset, data)
-            writer.finish()
+        opened.callback(writer.close)
+        for offset, data in source.blocks(0, size):
+            progress(offset / size)
+            budget.take(len(data))
+            writer.write(offset, data)
+        writer.finish()
+        progress(1.0)
         with target.lock:
             temporary.rename(copy.path)
             target.vdis[new] = copy
-            progress(1.0)
             return target.describe(copy)
 
 
