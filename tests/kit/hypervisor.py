@@ -156,8 +156,6 @@ class HypervisorSuite:
             name="<na\"me> & 'guest' ü",
             vcpus=1,
             vcpus_max=2,
-            memory_max=128 * MIB,
-            memory_target=96 * MIB,
             disks=(rig.disk("0"), rig.disk("3", read_only=True), _cd("1", None)),
             vifs=(rig.vif("0"), rig.vif("2")),
         )
@@ -165,7 +163,7 @@ class HypervisorSuite:
         domain = rig.hypervisor.domain(spec.uuid)
         assert domain is not None
         assert (domain.state, domain.name, domain.domid) == (DomainState.PAUSED, spec.name, spec.domid)
-        assert (domain.memory_max, domain.memory_target, domain.vcpus) == (128 * MIB, 96 * MIB, 1)
+        assert (domain.memory_max, domain.memory_target, domain.vcpus) == (96 * MIB, 96 * MIB, 1)
         assert sorted(domain.disks, key=lambda d: d.userdevice) == sorted(spec.disks, key=lambda d: d.userdevice)
         assert domain.vifs == spec.vifs
         assert domain.console_log == spec.console_log
@@ -235,11 +233,17 @@ class HypervisorSuite:
         assert domain is not None
         assert (domain.state, domain.domid, domain.disks) == (DomainState.RUNNING, spec.domid, spec.disks)
 
-    def test_requested_reboot_does_not_ask_after_reboot(self, rig: Rig) -> None:
+    def test_requested_reboot_of_a_guest_that_must_stop(self, rig: Rig) -> None:
         spec = rig.start(rig.spec(after_reboot=AfterReboot.STOP))
         rig.hypervisor.request_reboot(spec.uuid)
-        rig.heard.wait(spec.uuid, EventKind.REBOOTED)
-        assert _state(rig, spec) is DomainState.RUNNING
+        rig.heard.wait(spec.uuid, EventKind.STOPPED, StopReason.REBOOT)
+        rig.assert_gone(spec)
+
+    def test_reset_of_a_guest_that_must_stop(self, rig: Rig) -> None:
+        spec = rig.start(rig.spec(after_reboot=AfterReboot.STOP))
+        rig.hypervisor.reset(spec.uuid)
+        rig.heard.wait(spec.uuid, EventKind.STOPPED, StopReason.REBOOT)
+        rig.assert_gone(spec)
 
     def test_reset(self, rig: Rig) -> None:
         spec = rig.start(rig.spec())
@@ -425,10 +429,10 @@ class HypervisorSuite:
         spec = rig.spec(memory_max=128 * MIB, memory_target=128 * MIB)
         rig.start(spec)
         rig.hypervisor.set_memory_target(spec.uuid, 112 * MIB)
+        wait_until(lambda: rig.hypervisor.usage(spec.uuid).memory == 112 * MIB, 15, "the balloon")
         domain = rig.hypervisor.domain(spec.uuid)
         assert domain is not None
-        assert domain.memory_target == 112 * MIB
-        wait_until(lambda: rig.hypervisor.usage(spec.uuid).memory == 112 * MIB, 15, "the balloon")
+        assert (domain.memory_target, domain.memory_max) == (112 * MIB, 128 * MIB)
         with pytest.raises(InvalidSpec):
             rig.hypervisor.set_memory_target(spec.uuid, 129 * MIB)
 

@@ -144,7 +144,10 @@ class DomainSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """A domain that exists now, as the hypervisor tells it (never from the adapter's memory)."""
+    """A domain that exists now, as the hypervisor tells it (never from the adapter's memory).
+
+    `memory_target` is what the balloon has reached: it follows `set_memory_target` as fast as the guest lets it.
+    """
 
     uuid: str
     name: str
@@ -332,11 +335,12 @@ class Hypervisor(Protocol):
         BadDomainState (paused). Wait for STOPPED, or with `await_gone`."""
 
     def request_reboot(self, uuid: str) -> None:
-        """Ask the guest to shut down and start over in the same domain; it may ignore it. Listeners hear REBOOTED
-        (after_reboot does not matter: the host asked). Errors: DomainMissing, BadDomainState (paused)."""
+        """Ask the guest to reboot (ACPI) and return; it may ignore it. When it obeys, `after_reboot` says what becomes
+        of the domain. Errors: DomainMissing, BadDomainState (paused)."""
 
     def reset(self, uuid: str) -> None:
-        """Start the guest over at once, as a reset button does: same domain, devices and domid. Errors: DomainMissing.
+        """Start the guest over at once, as a reset button does: same domain, devices and domid. With after_reboot STOP
+        the domain stops instead. Errors: DomainMissing.
 
         To reboot with new CPU or memory settings, `destroy` and `create_paused` instead.
         """

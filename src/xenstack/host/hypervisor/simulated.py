@@ -98,6 +98,7 @@ class SimulatedHypervisor:
         self._check_files = check_files
         self._changed = threading.Condition(threading.RLock())
         self._domains: dict[str, _Record] = {}
+        self._images: dict[Path, str] = {}  # suspend images whose folder does not exist
         self._writers: dict[Path, str] = {}  # disk file -> the domain that may write it
         self._connected = True
         self._feed = Feed()
@@ -117,7 +118,7 @@ class SimulatedHypervisor:
         with self._verb("resume", spec.uuid):
             check.check_domain(spec)
             try:
-                before = spec_from_json(path.read_text())
+                before = spec_from_json(self._images[path] if path in self._images else path.read_text())
             except (OSError, ValueError, KeyError, TypeError) as why:
                 raise FileUnusable(str(path), "not a suspend image") from why
             check.check_same_devices(spec, before.disks, before.vifs)
@@ -155,15 +156,13 @@ class SimulatedHypervisor:
 
     def request_reboot(self, uuid: str) -> None:
         with self._verb("request_reboot", uuid):
-            record = self._running(uuid)
+            self._running(uuid)
             if not self.guests.ignores_power_button(uuid):
-                self._boot(record)
-                self._tell(uuid, EventKind.REBOOTED)
+                self._reboot(uuid)
 
     def reset(self, uuid: str) -> None:
         with self._verb("reset", uuid):
-            self._boot(self._record(uuid))
-            self._tell(uuid, EventKind.REBOOTED)
+            self._reboot(uuid)
 
     def await_gone(self, uuid: str, timeout_s: float) -> bool:
         with self._changed:
@@ -173,7 +172,10 @@ class SimulatedHypervisor:
         with self._verb("suspend", uuid):
             record = self._record(uuid)
             try:
-                path.write_text(spec_to_json(record.spec))
+                if path.parent.is_dir():
+                    path.write_text(spec_to_json(record.spec))
+                else:  # simulated storage has no folders: its paths are names
+                    self._images[path] = spec_to_json(record.spec)
             except OSError as why:
                 path.unlink(missing_ok=True)
                 raise FileUnusable(str(path), why.strerror or str(why)) from why
@@ -322,12 +324,7 @@ class SimulatedHypervisor:
     def guest_reboots(self, uuid: str) -> None:
         """The guest reboots by itself."""
         with self._changed:
-            record = self._record(uuid)
-            if record.spec.after_reboot is AfterReboot.STOP:
-                self._stop(uuid, StopReason.REBOOT)
-            else:
-                self._boot(record)
-                self._tell(uuid, EventKind.REBOOTED)
+            self._reboot(uuid)
 
     def guest_prints(self, uuid: str, text: str) -> None:
         """The guest writes to its serial console."""
@@ -424,6 +421,14 @@ class SimulatedHypervisor:
     def _boot(self, record: _Record) -> None:
         record.boots += 1
         _print(record.spec, f"simulated guest {record.spec.name}\r\n\r\nlogin: ")
+
+    def _reboot(self, uuid: str) -> None:
+        record = self._record(uuid)
+        if record.spec.after_reboot is AfterReboot.STOP:
+            self._stop(uuid, StopReason.REBOOT)
+        else:
+            self._boot(record)
+            self._tell(uuid, EventKind.REBOOTED)
 
     def _open_disk(self, uuid: str, disk: DiskSpec) -> None:
         if disk.path is None:

@@ -1,0 +1,151 @@
+"""The shared suite on real QEMU, through libvirt's driver inside this process, and what only real guests can show.
+
+Needs root (taps) and QEMU; runs without libvirtd. Its guest is built once (tests/kit/guest.py).
+"""
+
+import ctypes
+import itertools
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.kit.guest import Guest, test_guest
+from tests.kit.hypervisor import HypervisorSuite, Rig, wait_until
+
+from xenstack.host.hypervisor.libvirt.adapter import LibvirtHypervisor
+from xenstack.host.hypervisor.libvirt.instance import embedded
+from xenstack.host.hypervisor.libvirt.settings import Settings
+from xenstack.host.hypervisor.port import (
+    DiskFormat,
+    DomainSpec,
+    EventKind,
+    FileUnusable,
+    KernelBoot,
+    StopReason,
+    VifSpec,
+)
+from xenstack.run import run
+
+REPOSITORY = Path(__file__).parents[2]
+MIB = 1024 * 1024
+_domids = itertools.count(os.getpid() % 30000 * 1000)
+
+
+class Machine:
+    """The adapter and its folders: one per test run, because libvirt's embedded driver has one root per process."""
+
+    def __init__(self) -> None:
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER, as tini -s is for libvirtd
+        threading.Thread(target=_reap_qemu, daemon=True).start()
+        self.root = Path(tempfile.mkdtemp(prefix="xs-"))
+        settings = Settings(
+            uri=embedded(self.root / "l"),
+            run_directory=self.root / "run",
+            qemu_log_directory=self.root / "l" / "log" / "qemu",
+        )
+        self.settings = settings
+        self.hypervisor = LibvirtHypervisor(settings)
+
+    def processes(self, uuid: str) -> list[int]:
+        """QEMU processes of a domain, zombies left out."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and f"guest={uuid}".encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found
+
+
+def _reap_qemu() -> None:
+    """Wait for dead QEMUs, and for no other child (those have somebody who waits for them)."""
+    while True:
+        time.sleep(0.05)
+        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-system"):
+                    os.waitpid(int(pid), os.WNOHANG)
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    yield machine
+    machine.hypervisor.close()
+    shutil.rmtree(machine.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def guest() -> Guest:
+    return test_guest(REPOSITORY / "state" / "install" / "test-guest")
+
+
+class LibvirtRig(Rig):
+    boot_timeout_s = 60
+
+    def __init__(self, machine: Machine, guest: Guest, directory: Path) -> None:
+        super().__init__()
+        self.machine, self.guest, self.directory = machine, guest, directory
+        self.hypervisor: LibvirtHypervisor = machine.hypervisor
+        self.hypervisor.subscribe(self.heard)
+        self.taps: list[str] = []
+
+    def boot(self) -> KernelBoot:
+        return KernelBoot(self.guest.kernel, self.guest.ramdisk, self.guest.args)
+
+    def vif(self, device: str) -> VifSpec:
+        number = next(_domids)
+        tap = f"vif{number}.{device}"
+        run("ip", "tuntap", "add", tap, "mode", "tap")
+        self.taps.append(tap)
+        run("ip", "link", "set", tap, "up")
+        return VifSpec(device=device, mac=f"52:54:00:00:{number // 256 % 256:02x}:{number % 256:02x}", tap=tap)
+
+    def leftovers(self, spec: DomainSpec) -> list[str]:
+        files = [str(file) for file in self.machine.root.rglob(f"*{spec.uuid[:20]}*") if file.suffix != ".log"]
+        return files + [f"process {pid}" for pid in self.machine.processes(spec.uuid)]
+
+    def guest_reboots(self, spec: DomainSpec) -> None:
+        self.type(spec, "reboot -f")
+
+    def guest_shuts_down(self, spec: DomainSpec) -> None:
+        self.type(spec, "poweroff -f")
+
+    def type(self, spec: DomainSpec, command: str) -> None:
+        """Let the guest's root shell run a command."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(self.hypervisor.consoles(spec.uuid).text))
+            link.sendall(f"\n{command}\n".encode())
+            time.sleep(0.1)
+
+    def ask(self, spec: DomainSpec, command: str) -> str:
+        """What the guest's root shell answers to a command."""
+        assert spec.console_log is not None
+        log = spec.console_log
+        self.type(spec, f"echo BE''GIN; {command}; echo E''ND")
+        wait_until(lambda: b"END" in log.read_bytes().rpartition(b"BEGIN")[2], 20, f"an answer to {command}")
+        return log.read_bytes().rpartition(b"BEGIN")[2].partition(b"END")[0].decode(errors="replace").strip()
+
+    def close(self) -> None:
+        for domain in self.hypervisor.domains():
+            self.hypervisor.destroy(domain.uuid)
+        for tap in self.taps:
+            run("ip", "link", "del", tap)
+
+
+@pytest.fixture
+def rig(machine: Machine, guest: Guest, tmp_path: Path) -> Iterator[LibvirtRig]:
+    rig = LibvirtRig(machine, guest, tmp_path)
+    yield rig
+    rig.close()
+
+
+class TestLibvirt(HypervisorSuite):
+    """All of the shared suite."""
