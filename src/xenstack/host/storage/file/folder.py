@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from threading import RLock
+from time import monotonic
 
 from xenstack.host.storage.claims import Claims
 from xenstack.host.storage.image.qcow2_source import Qcow2Source
@@ -49,6 +50,7 @@ _VDI = re.compile(rf"({_UUID})\.(qcow2|raw)")
 _BASE = re.compile(rf"({_UUID})\.base\.qcow2")
 _TEMPORARY = re.compile(rf"\.{_UUID}\.[0-9a-f]+\.tmp")
 LOCK = ".lock"
+_PLENTY, _LOOK_AGAIN_S = 1 << 30, 2.0
 
 
 @dataclass(slots=True)
@@ -188,6 +190,7 @@ class Folder:
         self.size_limit = size_limit
         self.lock = RLock()
         self.claims = Claims()
+        self._looked = (0, -_LOOK_AGAIN_S)  # bytes used, when
         self.promises: dict[int, int] = {}  # bytes that running writers may still take, see Budget
         self._fd = take_lock(path, sr)
         self.vdis: dict[str, Node] = {}
@@ -304,9 +307,16 @@ class Folder:
         most = used + disk.f_bavail * disk.f_frsize
         return most if self.size_limit is None else min(most, self.size_limit)
 
+    def check_room(self, needed: int) -> None:
+        """`check_space` for a few KiB: a recent look is good enough while there is plenty. Raises SrFull."""
+        used, at = self._looked
+        if monotonic() - at > _LOOK_AGAIN_S or self.physical_size(used) - used - sum(self.promises.values()) < _PLENTY:
+            self.check_space(needed)
+
     def check_space(self, needed: int) -> int:
         """How many bytes are free and not promised; raises SrFull when they are fewer than `needed`."""
         used = self.used()
+        self._looked = used, monotonic()
         free = max(self.physical_size(used) - used - sum(self.promises.values()), 0)
         if free < needed:
             raise SrFull(self.sr, needed, free)

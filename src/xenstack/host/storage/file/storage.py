@@ -169,7 +169,7 @@ class FileStorage:
             node = Node(vdi, folder.file_of(vdi, format), format, size)
             temporary = folder.temporary(vdi)
             with folder.failures(temporary):
-                folder.check_space(_NEW_FILE)
+                folder.check_room(_NEW_FILE)
                 if format is Format.RAW:
                     RawWriter(temporary, size).finish()
                 else:
@@ -203,7 +203,7 @@ class FileStorage:
             folder.claims.check_no_writer(vdi)
             _check_new(folder, new)
             if node.format is Format.QCOW2 and len(folder.chain(node)) < _MAX_CHAIN:
-                folder.check_space(2 * _NEW_FILE)
+                folder.check_room(2 * _NEW_FILE)
                 if not folder.pristine(node):
                     return folder.describe(_fork(folder, node, new))
                 return folder.describe(_overlay(folder, new, node.virtual_size, node.parent))
