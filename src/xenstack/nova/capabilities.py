@@ -99,6 +99,8 @@ REFUSED = {
     "mount_share": _SHARES,
     "umount_share": _SHARES,
     "is_share_mounted": _SHARES,
+    "default_device_names_for_instance": "Nova's own names are right: the first after the root disk's",
+    "get_device_name_for_instance": "Nova's own names are right: the first after the root disk's",
     "power_update_event": "only bare metal needs it",
 }
 

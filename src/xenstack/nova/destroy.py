@@ -11,11 +11,10 @@ from oslo_log import log as logging
 from xenstack.nova import disks, vms
 from xenstack.nova.faults import translated
 from xenstack.nova.host import Host
+from xenstack.nova.insist import insist
 from xenstack.xenapi import errors
 
 LOG = logging.getLogger(__name__)
-
-_BUSY_S = 60.0  # how long another operation on the VM may keep us
 
 
 def destroy(host: Host, instance: Any, *, destroy_disks: bool) -> None:
@@ -48,7 +47,7 @@ def remove_vm(host: Host, vm: str, state: str) -> None:
     try:
         if state != "Halted":
             stop(host, vm)
-        insist(host, vm, "VM.destroy", vm)
+        insist(host, "vm", "VM.destroy", vm)
     except errors.HandleInvalid:
         return
 
@@ -56,22 +55,7 @@ def remove_vm(host: Host, vm: str, state: str) -> None:
 def stop(host: Host, vm: str) -> None:
     """Power a VM off at once. No error when it is off."""
     try:
-        insist(host, vm, "VM.hard_shutdown", vm)
+        insist(host, "vm", "VM.hard_shutdown", vm)
     except errors.VmBadPowerState as why:
         if why.actual.lower() != "halted":
             raise
-
-
-def insist(host: Host, vm: str, method: str, *arguments: Any) -> Any:
-    """Make a call; when another operation has the VM, wait until it has ended and try again."""
-    try:
-        return host.call(method, *arguments)
-    except errors.OtherOperationInProgress as why:
-        LOG.info("%s waits for %s on VM %s", method, why.operation_type, vm)
-
-    def idle() -> bool:
-        record = host.records.get("vm", vm)
-        return record is None or not record.get("current_operations")
-
-    host.records.wait(idle, _BUSY_S)
-    return host.call(method, *arguments)

@@ -10,9 +10,11 @@ from functools import partial
 from typing import Any
 
 from nova import exception
+from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
 from xenstack.nova.host import Host
+from xenstack.nova.insist import insist
 from xenstack.nova.undo import Undo
 from xenstack.xenapi import errors
 
@@ -30,7 +32,8 @@ def clone_root(host: Host, instance: Any, image: str, undo: Undo) -> str:
     A clone has its parent's other_config: until it has its own, it is an image whose own uuid is not the one it
     names, and so is never taken for a cached image (see images.py).
     """
-    vdi = str(host.call("VDI.clone", image, {}))
+    with lockutils.lock(f"xenapi-clone-{image}"):  # the host clones a VDI for one caller at a time
+        vdi = str(insist(host, "vdi", "VDI.clone", image, {}))
     undo.add("destroy the root disk", partial(destroy, host, vdi))
     host.call("VDI.set_other_config", vdi, {OWNER: instance.uuid})
     host.call("VDI.set_name_label", vdi, f"{instance.name} root")

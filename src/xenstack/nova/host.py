@@ -3,6 +3,7 @@
 `connect` refuses with one clear sentence (BadConfiguration) when the URL, the user, the SR or the bridge is wrong.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from xenstack.xenapi import errors
 
 LOG = logging.getLogger(__name__)
 
+_TAKEN = re.compile("xenbr|xapi|vif|tap|eth")  # beginnings that a host keeps for itself; xapi refuses them, too
+_NAME_LENGTH = 15  # of a network device, Linux
 _SEEN_S = 10.0  # a change made by a call is seen in the event stream long before this
 
 
@@ -137,6 +140,8 @@ def choose_network(session: sessions.Session, records: Records, bridge: str) -> 
 
     It is unmanaged: the bridge is Neutron's, the host neither makes nor removes it. Raises BadConfiguration.
     """
+    if _TAKEN.match(bridge) or not 1 <= len(bridge) <= _NAME_LENGTH:
+        raise BadConfiguration(reason=f"ovs_integration_bridge {bridge!r} cannot be the name of Neutron's bridge")
     found = sorted(ref for ref, network in records.all("network") if network["bridge"] == bridge)
     if found:
         return found[0]

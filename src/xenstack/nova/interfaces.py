@@ -6,9 +6,9 @@ from nova import exception
 from oslo_log import log as logging
 
 from xenstack.nova import vifs
-from xenstack.nova.destroy import insist
 from xenstack.nova.faults import HostFailed, translated
 from xenstack.nova.host import Host
+from xenstack.nova.insist import insist
 from xenstack.xenapi import errors
 
 LOG = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def attach(host: Host, instance: Any, vif: Any) -> None:
         ref = vifs.create(host, vm, vifs.free_device(host, vm), vif)
         try:
             if record["power_state"] in ("Running", "Paused"):
-                insist(host, vm, "VIF.plug", ref)
+                insist(host, "vif", "VIF.plug", ref)
         except errors.XenAPIError as why:
             LOG.error("Port %s cannot be plugged: %s", vif["id"], why, instance=instance)
             host.call("VIF.destroy", ref)
@@ -39,17 +39,17 @@ def detach(host: Host, instance: Any, vif: Any) -> None:
             vm, _ = host.vm(instance)
             found = vifs.find(host, vm, vif["id"])
             if found is not None:
-                remove(host, vm, found[0])
+                remove(host, found[0])
     except HostFailed as why:
         LOG.error("Port %s cannot be unplugged: %s", vif["id"], why, instance=instance)
         raise exception.InterfaceDetachFailed(instance_uuid=instance.uuid) from why
 
 
-def remove(host: Host, vm: str, ref: str) -> None:
+def remove(host: Host, ref: str) -> None:
     """Unplug and destroy a VIF. No error when it is gone."""
     try:
         try:
-            insist(host, vm, "VIF.unplug", ref)
+            insist(host, "vif", "VIF.unplug", ref)
         except (errors.DeviceAlreadyDetached, errors.VmBadPowerState) as why:
             LOG.debug("VIF %s is not plugged: %s", ref, why)
         host.call("VIF.destroy", ref)

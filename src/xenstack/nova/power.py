@@ -6,9 +6,10 @@ from typing import Any
 from oslo_log import log as logging
 
 from xenstack.nova import tasks
-from xenstack.nova.destroy import insist, stop
+from xenstack.nova.destroy import stop
 from xenstack.nova.faults import translated
 from xenstack.nova.host import Host
+from xenstack.nova.insist import insist
 from xenstack.xenapi import errors
 
 LOG = logging.getLogger(__name__)
@@ -24,11 +25,11 @@ def power_on(host: Host, instance: Any) -> None:
 def start(host: Host, vm: str, state: str) -> None:
     """Run a VM that is in `state`."""
     if state == "Halted":
-        insist(host, vm, "VM.start_on", vm, host.ref, False, False)
+        insist(host, "vm", "VM.start_on", vm, host.ref, False, False)
     elif state == "Suspended":
-        insist(host, vm, "VM.resume_on", vm, host.ref, False, False)
+        insist(host, "vm", "VM.resume_on", vm, host.ref, False, False)
     elif state == "Paused":
-        insist(host, vm, "VM.unpause", vm)
+        insist(host, "vm", "VM.unpause", vm)
     host.await_state(vm, "Running")
 
 

@@ -5,9 +5,10 @@ from typing import Any
 from oslo_log import log as logging
 
 from xenstack.nova import power, tasks
-from xenstack.nova.destroy import insist, stop
+from xenstack.nova.destroy import stop
 from xenstack.nova.faults import translated
 from xenstack.nova.host import Host
+from xenstack.nova.insist import insist
 from xenstack.xenapi import errors
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def _hard(host: Host, vm: str) -> None:
         power.start(host, vm, state)
         return
     try:
-        insist(host, vm, "VM.hard_reboot", vm)
+        insist(host, "vm", "VM.hard_reboot", vm)
         host.await_state(vm, "Running")
     except errors.VmBadPowerState as why:
         if why.actual.lower() != "halted":

@@ -4,9 +4,9 @@ from typing import Any
 
 from nova import exception
 
-from xenstack.nova.destroy import insist
 from xenstack.nova.faults import translated
 from xenstack.nova.host import Host
+from xenstack.nova.insist import insist
 from xenstack.xenapi import errors
 
 
@@ -55,7 +55,7 @@ def _change(host: Host, instance: Any, to: str, method: str, *arguments: Any) ->
     with translated(instance), host.watcher.expecting(instance.uuid, to):
         vm, _ = host.vm(instance)
         try:
-            insist(host, vm, method, vm, *arguments)
+            insist(host, "vm", method, vm, *arguments)
         except errors.VmBadPowerState as why:
             if why.actual.lower() != to.lower():
                 raise
