@@ -87,7 +87,8 @@ def test_crash_is_undone_from_the_file_alone(
 ) -> None:
     world = World()
     break_after(monkeypatch, step, OSError("injected"))
-    monkeypatch.setattr(engine, "unwind", lambda *_: ("as dead",))
+    monkeypatch.setattr(Journal, "stuck", lambda *_: None)
+    monkeypatch.setattr(engine, "unwind", lambda *_: [("third", "as dead")])
     with pytest.raises(Stuck):
         run(make(world), NoTask(), journal)
     assert step in world.things

@@ -59,18 +59,25 @@ def _decide(machine: Machine, source: str, name: str, *, snapshot: bool, to_sr: 
 def plan(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
     """The story of a copy."""
 
-    def new_disk(vbd: str) -> Step[Facts]:
+    def new_disk(number: int, vbd: str) -> Step[Facts]:
         def make(f: Facts) -> None:
             made = disk.data(machine, disk.NewFacts(**f.disks[vbd]))
             f.disks[vbd]["size"], f.disks[vbd]["used"] = made.virtual_size, made.physical_utilisation
 
         new = disk.NewFacts(**facts.disks[vbd])
-        return Step(f"make VDI {new.vdi}", make, lambda f: machine.storage.destroy(new.sr, new.vdi))
+        return Step(f"make disk {number}", make, lambda f: machine.storage.destroy(new.sr, new.vdi))
 
     return (
-        *(new_disk(vbd) for vbd in facts.disks),
-        Step("record", lambda f: _record(machine, f), lambda f: forget(machine, f.ref)),
+        *(new_disk(number, vbd) for number, vbd in enumerate(facts.disks)),
+        Step("record", lambda f: _record(machine, f), lambda f: _unrecord(machine, f)),
     )
+
+
+def _unrecord(machine: Machine, facts: Facts) -> None:
+    with machine.store.transaction():
+        forget(machine, facts.ref)
+        for new in facts.disks.values():
+            disk.drop_record(machine.store, new["ref"])
 
 
 def _record(machine: Machine, facts: Facts) -> None:

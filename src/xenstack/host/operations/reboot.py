@@ -8,7 +8,7 @@ xapi does at every reboot.
 import time
 from pathlib import Path
 
-from xenstack.host.hypervisor.port import EventKind
+from xenstack.host.hypervisor.port import AfterReboot, EventKind
 from xenstack.host.operations import residence, spec, start, stop, translate
 from xenstack.host.operations.machine import Machine
 from xenstack.host.operations.wait import Waiter
@@ -22,13 +22,19 @@ def in_place(machine: Machine, vm: str) -> bool:
     """Whether the running domain is what the records would make now."""
     store = machine.store
     record = store.view("VM", vm)
-    attached = {
-        v: Opened(path=Path("/"), format=Format.QCOW2, read_only=False)
-        for v in record["VBDs"]
-        if not store.get("VBD", v, "empty")
-    }
-    made = spec.domain(machine, vm, domid=record["domid"], opened=attached, vifs=list(record["VIFs"]))
-    return spec.same_summary(spec.summary(made), record["last_booted_record"])
+    slots = {vbd: store.view("VBD", vbd) for vbd in record["VBDs"]}
+    some = Opened(path=Path("/"), format=Format.QCOW2, read_only=False)  # a summary has no paths
+    made = spec.domain(
+        machine,
+        vm,
+        domid=record["domid"],
+        opened={vbd: some for vbd, slot in slots.items() if not slot["empty"]},
+        drives=[vbd for vbd, slot in slots.items() if slot["empty"] and slot["type"] == "CD"],
+        vifs=list(record["VIFs"]),
+    )
+    # a domain that stops when its guest reboots cannot start over in place
+    restarts = made.after_reboot is AfterReboot.RESTART
+    return restarts and spec.same_summary(spec.summary(made), record["last_booted_record"])
 
 
 def reboot(machine: Machine, vm: str) -> None:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 
 from xenstack.host.hypervisor.port import Domain
 from xenstack.host.network.port import NetworkError, parse_tap_name
-from xenstack.host.operations import allowed, busy, spec, truth
+from xenstack.host.operations import allowed, busy, copy_vm, disk, plug, repository, spec, suspend, truth
 from xenstack.host.operations.machine import NULL, Machine
 from xenstack.host.storage.port import StorageError
 from xenstack.host.tasks.plan import settle
 
 log = logging.getLogger(__name__)
+
+PLANS = (copy_vm, disk, plug, repository, suspend)
+"""Modules that declare plans: the journal may name any of them, so all must be known before it is read."""
 
 
 @dataclass
@@ -66,17 +69,11 @@ def attach_srs(machine: Machine, report: Report) -> None:
             continue
         try:
             machine.storage.attach_sr(
-                store.get("SR", record["SR"], "uuid"), size_limit=size_limit(record["device_config"])
+                store.get("SR", record["SR"], "uuid"), size_limit=repository.size_limit(record["device_config"])
             )
         except StorageError as why:
             store.set("PBD", pbd, currently_attached=False)
             report.stuck.append(f"SR {store.get('SR', record['SR'], 'uuid')}: {type(why).__name__} {why}")
-
-
-def size_limit(device_config: dict[str, str]) -> int | None:
-    """PBD.device_config:size_limit in bytes; None when there is no limit."""
-    text = device_config.get("size_limit", "")
-    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 def _claim_disks(machine: Machine, domain: Domain, report: Report) -> None:

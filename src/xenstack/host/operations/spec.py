@@ -118,14 +118,16 @@ def console_log(machine: Machine, domid: int) -> Path:
     return machine.config.console_logs / f"console.{domid}"
 
 
-def domain(machine: Machine, vm: str, *, domid: int, opened: dict[str, Opened], vifs: list[str]) -> DomainSpec:
-    """The whole domain. `opened` has, by VBD reference, the VDIs that storage opened.
+def domain(
+    machine: Machine, vm: str, *, domid: int, opened: dict[str, Opened], drives: list[str], vifs: list[str]
+) -> DomainSpec:
+    """The whole domain. `opened` has, by VBD reference, the VDIs that storage opened; `drives` are empty CD drives.
 
     Raises InvalidValue (kernel paths), InvalidDevice.
     """
     store = machine.store
     record = store.view("VM", vm)
-    slots = [v for v in record["VBDs"] if v in opened or _empty_drive(store, v)]
+    slots = [*opened, *drives]
     return DomainSpec(
         uuid=record["uuid"],
         name=record["name_label"],
@@ -141,11 +143,6 @@ def domain(machine: Machine, vm: str, *, domid: int, opened: dict[str, Opened], 
         console_log=console_log(machine, domid),
         after_reboot=AfterReboot.RESTART if record["actions_after_reboot"] == "restart" else AfterReboot.STOP,
     )
-
-
-def _empty_drive(store: Store, vbd: str) -> bool:
-    slot = store.view("VBD", vbd)
-    return bool(slot["type"] == "CD" and slot["empty"])
 
 
 def boot(machine: Machine, record: Any) -> DiskBoot | KernelBoot:

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class Facts:
     """Everything VM.start decides; the journal keeps it.
 
-    `disks`: per VBD with a VDI: [VBD ref, SR uuid, VDI uuid, user, "ro" or "rw"]. `vifs`: per VIF: [VIF ref, tap].
+    `disks`: per VBD with a VDI: [VBD ref, SR uuid, VDI uuid, user, "ro" or "rw", userdevice]. `drives`: the VBDs of
+    empty CD drives. `vifs`: per VIF: [VIF ref, tap, device].
     `opened`: what storage answered, per VBD ref: [path, format].
     """
 
@@ -28,27 +29,37 @@ class Facts:
     domid: int
     paused: bool
     disks: list[list[str]]
+    drives: list[str]
     vifs: list[list[str]]
     opened: dict[str, list[str]] = field(default_factory=dict)
 
 
-def decide(machine: Machine, vm: str, *, paused: bool) -> Facts:
-    """Choose the domid, and read what is to be attached.
+def decide(machine: Machine, vm: str, *, paused: bool, waking: bool = False) -> Facts:
+    """Choose the domid, and read what is to be attached; a VM that wakes gets the devices it went to sleep with.
 
     Raises VdiInUse, VdiReadonly (sharing), HandleInvalid (a VDI or network that is gone).
     """
     store = machine.store
     record = store.view("VM", vm)
     domid = machine.journal.next_number("domid")
-    disks = []
+    disks, drives = [], []
     for vbd in record["VBDs"]:
+        if waking and not store.get("VBD", vbd, "currently_attached"):
+            continue
         where = spec.place(store, vbd)
         if where is not None:
             if (refusal := allowed.refusal_of_vbd(store, "attach", vbd)) is not None:
                 raise refusal
-            disks.append([vbd, where.sr, where.vdi, where.user, "ro" if where.read_only else "rw"])
-    vifs = [[v, tap_name(domid, store.get("VIF", v, "device"))] for v in record["VIFs"]]
-    return Facts(vm, record["uuid"], domid, paused, disks, vifs)
+            mode = "ro" if where.read_only else "rw"
+            disks.append([vbd, where.sr, where.vdi, where.user, mode, store.get("VBD", vbd, "userdevice")])
+        elif store.get("VBD", vbd, "type") == "CD":
+            drives.append(vbd)
+    vifs = [
+        [vif, tap_name(domid, store.get("VIF", vif, "device")), store.get("VIF", vif, "device")]
+        for vif in record["VIFs"]
+        if not waking or store.get("VIF", vif, "currently_attached")
+    ]
+    return Facts(vm, record["uuid"], domid, paused, disks, drives, vifs)
 
 
 def devices(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
@@ -59,17 +70,19 @@ def devices(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
         f.opened[vbd] = [str(opened.path), opened.format.value]
 
     def attach(disk: list[str]) -> Step[Facts]:
-        vbd, sr, vdi, user, mode = disk
+        vbd, sr, vdi, user, mode, slot = disk
         return Step(
-            f"activate VDI {vdi} for {user}",
+            f"activate disk {slot}",
             lambda f: activate(f, vbd, sr, vdi, user, mode),
             lambda f: machine.storage.deactivate(sr, vdi, user),
         )
 
-    def plug(vif: str, tap: str) -> Step[Facts]:
-        return Step(f"plug {tap}", lambda f: plug_port(machine, vif, f.domid), lambda f: machine.network.unplug(tap))
+    def plug(vif: str, tap: str, device: str) -> Step[Facts]:
+        return Step(
+            f"plug VIF {device}", lambda f: plug_port(machine, vif, f.domid), lambda f: machine.network.unplug(tap)
+        )
 
-    return (*(attach(disk) for disk in facts.disks), *(plug(vif, tap) for vif, tap in facts.vifs))
+    return (*(attach(disk) for disk in facts.disks), *(plug(*vif) for vif in facts.vifs))
 
 
 def plug_port(machine: Machine, vif: str, domid: int) -> None:
@@ -96,7 +109,14 @@ def opened(facts: Facts) -> dict[str, Opened]:
 
 def domain(machine: Machine, facts: Facts) -> DomainSpec:
     """The domain these facts make."""
-    return spec.domain(machine, facts.vm, domid=facts.domid, opened=opened(facts), vifs=[vif for vif, _ in facts.vifs])
+    return spec.domain(
+        machine,
+        facts.vm,
+        domid=facts.domid,
+        opened=opened(facts),
+        drives=facts.drives,
+        vifs=[vif[0] for vif in facts.vifs],
+    )
 
 
 def record(machine: Machine, facts: Facts) -> None:
@@ -114,11 +134,11 @@ def record(machine: Machine, facts: Facts) -> None:
     )
 
 
-def forget_log(machine: Machine, vm: str) -> None:
-    """Remove the console log of the VM's last domain."""
-    last = spec.last_domid(machine.store.view("VM", vm))
-    if last is not None:
-        spec.console_log(machine, last).unlink(missing_ok=True)
+def destroy_domain(machine: Machine, uuid: str, domid: int) -> None:
+    """Destroy this very domain; a later one of the same VM is left alone."""
+    domain = machine.hypervisor.domain(uuid)
+    if domain is not None and domain.domid == domid:
+        machine.hypervisor.destroy(uuid)
 
 
 def _create(machine: Machine, facts: Facts) -> None:
@@ -127,7 +147,7 @@ def _create(machine: Machine, facts: Facts) -> None:
 
 
 def _destroy(machine: Machine, facts: Facts) -> None:
-    machine.hypervisor.destroy(facts.uuid)
+    destroy_domain(machine, facts.uuid, facts.domid)
     spec.console_log(machine, facts.domid).unlink(missing_ok=True)
 
 

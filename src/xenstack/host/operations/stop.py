@@ -24,6 +24,7 @@ class Facts:
 
     vm: str
     uuid: str
+    domid: int
     disks: list[list[str]]
     taps: list[str]
     image: list[str]
@@ -38,7 +39,7 @@ def decide(machine: Machine, vm: str) -> Facts:
         if record["domid"] > 0
         else []
     )
-    return Facts(vm, record["uuid"], disks(machine, vm), taps, image(machine, vm))
+    return Facts(vm, record["uuid"], record["domid"], disks(machine, vm), taps, image(machine, vm))
 
 
 def disks(machine: Machine, vm: str) -> list[list[str]]:
@@ -90,11 +91,18 @@ def _try(what: str, do: Callable[[], None]) -> None:
 def plan(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
     """A domain once destroyed does not come back: from the first step on there is only forward."""
     return (
-        Step("destroy domain", lambda f: machine.hypervisor.destroy(f.uuid), final=True),
+        Step("destroy domain", lambda f: _destroy(machine, f), final=True),
         Step("put devices away", lambda f: put_away(machine, f)),
         Step("drop memory image", lambda f: drop_image(machine, f)),
         Step("record", lambda f: _record(machine, f)),
     )
+
+
+def _destroy(machine: Machine, facts: Facts) -> None:
+    """Whatever domain the VM has, when its record knows none: power_state_reset is for such VMs."""
+    domain = machine.hypervisor.domain(facts.uuid)
+    if domain is not None and facts.domid in (-1, domain.domid):
+        machine.hypervisor.destroy(facts.uuid)
 
 
 def _record(machine: Machine, facts: Facts) -> None:

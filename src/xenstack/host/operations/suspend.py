@@ -122,7 +122,7 @@ def _release(machine: Machine, facts: Facts) -> None:
 
 
 def _stopped(facts: Facts) -> stop.Facts:
-    return stop.Facts(facts.vm, facts.uuid, facts.disks, facts.taps, [])
+    return stop.Facts(facts.vm, facts.uuid, -1, facts.disks, facts.taps, [])
 
 
 def suspend(machine: Machine, vm: str) -> None:
@@ -145,7 +145,7 @@ def resume_plan(machine: Machine, facts: ResumeFacts) -> tuple[Step[ResumeFacts]
     live = () if facts.paused else (Step[ResumeFacts]("unpause", lambda f: _unpause(machine, f), final=True),)
     return (
         *devices,
-        Step("read memory", lambda f: _read(machine, f), lambda f: machine.hypervisor.destroy(f.uuid)),
+        Step("read memory", lambda f: _read(machine, f), lambda f: start.destroy_domain(machine, f.uuid, f.domid)),
         *live,
         Step("record", lambda f: start.record(machine, f), lambda f: _sleep_again(machine, f)),
         Step("drop memory image", lambda f: stop.drop_image(machine, _woken(f)), final=True),
@@ -175,7 +175,7 @@ def _sleep_again(machine: Machine, facts: ResumeFacts) -> None:
 
 
 def _woken(facts: ResumeFacts) -> stop.Facts:
-    return stop.Facts(facts.vm, facts.uuid, [], [], facts.image)
+    return stop.Facts(facts.vm, facts.uuid, -1, [], [], facts.image)
 
 
 def resume(machine: Machine, vm: str, *, paused: bool) -> None:
@@ -185,9 +185,9 @@ def resume(machine: Machine, vm: str, *, paused: bool) -> None:
         raise VmHasNoSuspendVdi(vm)
     with translate.spoken(machine.store, "VM.resume", vm):
         start.check_room(machine, vm)
-        going = start.decide(machine, vm, paused=paused)
+        going = start.decide(machine, vm, paused=paused, waking=True)
         old = spec.last_domid(machine.store.view("VM", vm))
-        facts = ResumeFacts(going.vm, going.uuid, going.domid, going.paused, going.disks, going.vifs, image=image)
+        facts = ResumeFacts(**vars(going), image=image)
         run(resume_plan(machine, facts), machine.task, machine.journal)
         if old is not None:
             spec.console_log(machine, old).unlink(missing_ok=True)

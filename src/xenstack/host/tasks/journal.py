@@ -14,6 +14,7 @@ from any thread and while the database is inside a transaction of its own.
 import json
 import sqlite3
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,12 @@ class Journal:
         with self._lock:
             self._db.execute("DELETE FROM plan_journal WHERE id = ?", (entry,))
 
-    def stuck(self, entry: int) -> None:
-        """The plan failed and an undo failed too: the entry stays for the next start."""
+    def stuck(self, entry: int, steps: Sequence[str]) -> None:
+        """These steps could not be undone (or finished): the entry stays, with them alone, for the next start."""
         with self._lock:
-            self._db.execute("UPDATE plan_journal SET stuck = 1 WHERE id = ?", (entry,))
+            self._db.execute(
+                "UPDATE plan_journal SET stuck = 1, steps = ? WHERE id = ?", (json.dumps(list(steps)), entry)
+            )
 
     def entries(self) -> list[Entry]:
         """Every open plan, newest first (a later plan may build on what an earlier one acquired)."""

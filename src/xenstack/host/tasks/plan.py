@@ -8,8 +8,8 @@ have happened is undone, newest first. Rules for whoever writes a step:
   * `undo` succeeds when there is nothing to undo;
   * steps talk only through the facts, which are plain data: the journal must be able to keep them;
   * a step after which there is no way back (a disk is deleted, a guest runs on from its suspend image) is `final`: once
-    it is done nothing is undone. A dead daemon that had entered it finishes the plan instead, so a final step and
-    those behind it can be repeated: they succeed when their work is done already.
+    it is done nothing is undone, and every step behind it is tried. A dead daemon that had entered it finishes the plan
+    instead, so a final step and those behind it can be repeated: they succeed when their work is done already.
 
 The caller sees the failure itself. An undo that fails does not stop the others, but then the caller
 sees `Stuck`: the promise "all or nothing" is broken, and the journal keeps the entry for the next start.
@@ -124,41 +124,64 @@ def recipe(
 def run(plan: Plan[F], task: Progress, journal: Journal) -> F:
     """Run the steps in order; returns the facts.
 
-    Raises what the failing step raised, after undoing every step entered (nothing, behind a final step); `Stuck` when
-    an undo failed too.
+    Raises what the failing step raised, after undoing every step entered; `Stuck` when an undo failed too. Behind a
+    final step nothing is undone and no step is left out: the first error is raised when all of them have been tried.
     """
     names = [step.name for step in plan.steps]
     if len(set(names)) != len(names):
         raise ValueError(f"{plan.name} has two steps of one name: {names}")
     entry = journal.opened(plan.name, _plain(plan.facts))
     entered: list[Step[F]] = []
-    beyond = False
+    final = next((n for n, step in enumerate(plan.steps) if step.final), len(plan.steps))
     try:
-        for done, step in enumerate(plan.steps):
-            if not beyond:
-                task.check_cancelled()
+        for number, step in enumerate(plan.steps[: final + 1]):
+            task.check_cancelled()
             journal.entered(entry, step.name, _plain(plan.facts))
             entered.append(step)
             log.debug("%s: %s", plan.name, step.name)
             step.do(plan.facts)
-            beyond = beyond or step.final
-            for hook in after_step:
-                hook(plan.name, step.name)
-            task.progress((done + 1) / len(plan.steps))
+            if number < final:
+                _tell(plan, step)
+            task.progress((number + 1) / len(plan.steps))
     except BaseException as why:
         log.info("%s: stopped in %s: %s", plan.name, entered[-1].name if entered else "nothing", why)
-        if not beyond and (left := unwind(plan.name, entered, plan.facts)):
-            journal.stuck(entry)
-            raise Stuck(plan.name, left) from why
+        if left := unwind(plan.name, entered, plan.facts):
+            journal.stuck(entry, [name for name, _ in left])
+            raise Stuck(plan.name, tuple(f"{name}: {reason}" for name, reason in left)) from why
         journal.closed(entry)
         raise
+    failures = [] if final == len(plan.steps) else _go_on(plan, final, task, journal, entry)
     journal.closed(entry)
+    if failures:
+        raise failures[0]
     return plan.facts
 
 
-def unwind(name: str, entered: list[Step[F]], facts: F) -> tuple[str, ...]:
-    """Undo the steps, newest first; every undo runs. Returns what failed, in words."""
-    left: list[str] = []
+def _go_on(plan: Plan[F], final: int, task: Progress, journal: Journal, entry: int) -> list[Exception]:
+    """The steps behind the final one, which is done: each is tried, whatever became of those before it."""
+    failures: list[Exception] = []
+    for number, step in enumerate(plan.steps[final:], start=final):
+        try:
+            if number > final:
+                journal.entered(entry, step.name, _plain(plan.facts))
+                log.debug("%s: %s", plan.name, step.name)
+                step.do(plan.facts)
+            _tell(plan, step)
+        except Exception as why:
+            log.exception("%s: %s failed behind the point of no return", plan.name, step.name)
+            failures.append(why)
+        task.progress((number + 1) / len(plan.steps))
+    return failures
+
+
+def _tell(plan: Plan[Any], step: Step[Any]) -> None:
+    for hook in after_step:
+        hook(plan.name, step.name)
+
+
+def unwind(name: str, entered: list[Step[F]], facts: F) -> list[tuple[str, str]]:
+    """Undo the steps, newest first; every undo runs. Returns (step, why) of what failed."""
+    left: list[tuple[str, str]] = []
     for step in reversed(entered):
         if step.undo is None:
             continue
@@ -166,14 +189,15 @@ def unwind(name: str, entered: list[Step[F]], facts: F) -> tuple[str, ...]:
             step.undo(facts)
         except Exception as why:
             log.exception("%s: cannot undo %s", name, step.name)
-            left.append(f"{step.name}: {why}")
-    return tuple(left)
+            left.append((step.name, str(why)))
+    return left
 
 
 def settle(context: Any, journal: Journal) -> list[str]:
     """Undo, or finish, every plan that a dead process left open. Returns what could not be settled, in words.
 
-    An entry that cannot be settled stays in the journal, so that the next start tries again.
+    An entry that cannot be settled stays in the journal with the steps that are left, so that the next start tries
+    again. What it works on may have moved on by then: an undo names what it removes exactly (a domain by its domid).
     """
     left: list[str] = []
     for entry in journal.entries():
@@ -184,7 +208,8 @@ def settle(context: Any, journal: Journal) -> list[str]:
         plan = known.rebuilt(context, entry)
         failed = _finished(plan, entry) if _beyond_return(plan, entry) else _undone(plan, entry)
         if failed:
-            left.extend(f"{entry.plan}: {why}" for why in failed)
+            journal.stuck(entry.id, [step for step, _ in failed])
+            left.extend(f"{entry.plan}: {step}: {why}" for step, why in failed)
         else:
             journal.closed(entry.id)
     return left
@@ -194,21 +219,22 @@ def _beyond_return(plan: Plan[Any], entry: Entry) -> bool:
     return not entry.stuck and any(step.final and step.name in entry.steps for step in plan.steps)
 
 
-def _undone(plan: Plan[Any], entry: Entry) -> tuple[str, ...]:
+def _undone(plan: Plan[Any], entry: Entry) -> list[tuple[str, str]]:
     log.info("%s: undone after the daemon died in %s", plan.name, entry.steps[-1] if entry.steps else "nothing")
     return unwind(plan.name, [step for step in plan.steps if step.name in entry.steps], plan.facts)
 
 
-def _finished(plan: Plan[Any], entry: Entry) -> tuple[str, ...]:
+def _finished(plan: Plan[Any], entry: Entry) -> list[tuple[str, str]]:
     log.info("%s: finished after the daemon died in %s", plan.name, entry.steps[-1])
     first = next(n for n, step in enumerate(plan.steps) if step.final)
+    left: list[tuple[str, str]] = []
     for step in plan.steps[first:]:
         try:
             step.do(plan.facts)
         except Exception as why:
             log.exception("%s: cannot finish %s", plan.name, step.name)
-            return (f"{step.name}: {why}",)
-    return ()
+            left.append((step.name, str(why)))
+    return left
 
 
 def _plain(facts: object) -> dict[str, Any]:
