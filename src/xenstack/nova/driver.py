@@ -28,6 +28,7 @@ from xenstack.nova import (
     vms,
 )
 from xenstack.nova.capabilities import CAPABILITIES, refusing
+from xenstack.nova.expire import Expiry
 from xenstack.nova.faults import BadConfiguration
 from xenstack.nova.host import Host, connect
 from xenstack.nova.records import Change
@@ -52,6 +53,7 @@ class XenAPIDriver(virt.ComputeDriver):
         super().__init__(virtapi)
         options.register(CONF)
         self._host: Host | None = None
+        self._expiry = Expiry()
 
     @property
     def host(self) -> Host:
@@ -168,6 +170,10 @@ class XenAPIDriver(virt.ComputeDriver):
 
     def cache_image(self, context: Any, image_id: str) -> bool:
         return images.cache(self.host, context, image_id)
+
+    def manage_image_cache(self, context: Any, all_instances: Any) -> None:
+        self.host.settle()
+        self._expiry.run(self.host, all_instances)
 
     # power
 

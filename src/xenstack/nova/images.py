@@ -75,6 +75,16 @@ def find(host: Host, image_id: str) -> Cached | None:
     return None
 
 
+def all_cached(host: Host) -> dict[str, str]:
+    """Every cached image of the SR, with its VDI."""
+    found = {}
+    for ref, vdi in host.records.all("vdi"):
+        image = vdi.get("other_config", {}).get(IMAGE)
+        if image and vdi["SR"] == host.sr and _is_cached(vdi, image):
+            found[image] = ref
+    return found
+
+
 def _is_cached(vdi: Record, image_id: str) -> bool:
     config = vdi.get("other_config", {})
     return bool(config.get(IMAGE) == image_id and config.get(OWN) == vdi["uuid"] and not vdi.get("is_a_snapshot"))

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import nova.conf
 import pytest
 from nova import exception
 from nova.compute import power_state
@@ -13,6 +14,7 @@ from tests.kit.images import dynamic_vhd, noise, qcow2
 from tests.unit.nova.cloud import GIB, MIB, make_instance, make_port, ports
 from tests.unit.nova.conftest import Compute
 
+CONF = nova.conf.CONF
 BODY = noise(3 * MIB)
 
 
@@ -168,3 +170,22 @@ def test_a_port_that_cannot_be_wired_is_refused(compute: Compute, port: Any, wor
     with pytest.raises(exception.VirtualInterfacePlugException, match=words):
         compute.spawn(instance, network=ports(port))
     assert not compute.wire.call("VM.get_by_name_label", instance.name)
+
+
+def test_an_image_that_nobody_needs_is_removed_in_time(compute: Compute) -> None:
+    before = compute.everything()
+    image = compute.images.add(b"\0" * MIB, "raw")
+    assert compute.driver.cache_image(None, image)
+    assert not compute.driver.cache_image(None, image)
+    kept = compute.everything()
+    compute.driver.manage_image_cache(None, [make_instance(image)])
+    compute.driver.manage_image_cache(None, [])
+    assert compute.everything() == kept
+    CONF.set_override("remove_unused_original_minimum_age_seconds", 0, group="image_cache")
+    try:
+        compute.driver.manage_image_cache(None, [make_instance(image)])
+        assert compute.everything() == kept
+        compute.driver.manage_image_cache(None, [])
+    finally:
+        CONF.clear_override("remove_unused_original_minimum_age_seconds", group="image_cache")
+    assert compute.everything() == before
