@@ -146,7 +146,8 @@ def _create(machine: Machine, facts: Facts) -> None:
     machine.hypervisor.create_paused(domain(machine, facts))
 
 
-def _destroy(machine: Machine, facts: Facts) -> None:
+def drop_domain(machine: Machine, facts: Facts) -> None:
+    """The way back from a domain that was made: it goes, and its console log."""
     destroy_domain(machine, facts.uuid, facts.domid)
     spec.console_log(machine, facts.domid).unlink(missing_ok=True)
 
@@ -162,7 +163,7 @@ def plan(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
     live = () if facts.paused else (Step[Facts]("unpause", lambda f: machine.hypervisor.unpause(f.uuid)),)
     return (
         *devices(machine, facts),
-        Step("create domain", lambda f: _create(machine, f), lambda f: _destroy(machine, f)),
+        Step("create domain", lambda f: _create(machine, f), lambda f: drop_domain(machine, f)),
         *live,
         Step("record", lambda f: record(machine, f), lambda f: _forget(machine, f)),
     )

@@ -145,7 +145,7 @@ def resume_plan(machine: Machine, facts: ResumeFacts) -> tuple[Step[ResumeFacts]
     live = () if facts.paused else (Step[ResumeFacts]("unpause", lambda f: _unpause(machine, f), final=True),)
     return (
         *devices,
-        Step("read memory", lambda f: _read(machine, f), lambda f: start.destroy_domain(machine, f.uuid, f.domid)),
+        Step("read memory", lambda f: _read(machine, f), lambda f: start.drop_domain(machine, f)),
         *live,
         Step("record", lambda f: start.record(machine, f), lambda f: _sleep_again(machine, f)),
         Step("drop memory image", lambda f: stop.drop_image(machine, _woken(f)), final=True),
