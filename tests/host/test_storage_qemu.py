@@ -10,6 +10,7 @@ import pytest
 from tests.kit.images import KIB, MIB, noise, pieces, uuid
 
 from xenstack.host.storage.file import FileStorage
+from xenstack.host.storage.file.convert import convert_to_plain
 from xenstack.host.storage.port import Format, SrFull, VdiInUse
 
 SIZE = 8 * MIB
@@ -202,6 +203,11 @@ def test_a_body_for_qemu_img_is_bounded_too(sr: Sr, tmp_path: Path) -> None:
     sr.storage.attach_sr(sr.sr, size_limit=20 * MIB)
     assert image.stat().st_size < 10 * MIB
     before = sr.names()
+    attached, plain = sr.storage._attached[sr.sr], sr.path / "plain"
+    with pytest.raises(SrFull):
+        convert_to_plain(attached, image, plain)
+    assert plain.stat().st_size <= 20 * MIB
+    plain.unlink()
     with pytest.raises(SrFull):
         sr.put(vdi, image.read_bytes(), Format.QCOW2)
     assert sr.names() == before

@@ -16,6 +16,7 @@ from tests.kit.images import KIB, MIB, dynamic_vhd, noise, qcow2, uuid
 from tests.unit.storage.conftest import Bench
 
 from xenstack.host.storage.file import FileStorage, importer, storage
+from xenstack.host.storage.file.budget import Budget
 from xenstack.host.storage.file.folder import Folder
 from xenstack.host.storage.port import (
     Format,
@@ -309,6 +310,23 @@ def test_killed_at_any_moment(file_bench: Bench, after_s: float) -> None:
     assert not folder(file_bench).exists()
 
 
+def test_recover_removes_bases_without_children(file_bench: Bench) -> None:
+    """What a kill between the two renames of a clone leaves, and a base that only such a base needs."""
+    image, clone = file_bench.filled(noise(MIB)), uuid()
+    file_bench.storage.clone(file_bench.sr, image, clone)
+    (base,) = [name for name in names(file_bench) if ".base." in name]
+    upper = f"{uuid()}.base.qcow2"
+    (folder(file_bench) / upper).hardlink_to(folder(file_bench) / f"{image}.qcow2")
+    temporary = f".{image}.0123456789ab.tmp"
+    (folder(file_bench) / temporary).write_bytes(b"half")
+    for vdi in (image, clone):
+        (folder(file_bench) / f"{vdi}.qcow2").unlink()
+    swept = restarted(file_bench)
+    assert swept.temporaries == ((file_bench.sr, temporary),)
+    assert set(swept.bases) == {(file_bench.sr, base), (file_bench.sr, upper)}
+    assert names(file_bench) == set()
+
+
 def test_recover_keeps_bases_when_a_file_is_damaged(file_bench: Bench) -> None:
     image, clone = file_bench.filled(noise(MIB)), uuid()
     file_bench.storage.clone(file_bench.sr, image, clone)
@@ -395,6 +413,21 @@ def test_writers_look_at_the_limit_again(file_bench: Bench) -> None:
     for writer in writers:
         writer.abort()
     assert file_bench.used() < MIB
+
+
+def test_what_is_promised_is_not_there_for_others(file_bench: Bench) -> None:
+    file_bench.storage.attach_sr(file_bench.sr, size_limit=40 * MIB)
+    assert isinstance(file_bench.storage, FileStorage)
+    attached = file_bench.storage._attached[file_bench.sr]
+    one, other = Budget(attached), Budget(attached)
+    one.take(30 * MIB)
+    with pytest.raises(SrFull) as refused:
+        other.take(20 * MIB)
+    assert refused.value.available <= 10 * MIB
+    with pytest.raises(SrFull):
+        attached.check_room(20 * MIB)
+    one.close()
+    other.take(20 * MIB)
 
 
 def test_scan_during_an_import(file_bench: Bench) -> None:

@@ -128,6 +128,41 @@ def test_reasons(image: bytes, reason: str) -> None:
     assert reason in refused.value.reason
 
 
+VHD = dynamic_vhd(DATA, size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "sealed_at", "reason"),
+    [
+        (64, b"\0\0\0\1", None, "wrong checksum"),
+        (48, b"\x7f", None, "wrong checksum"),
+        (512 + 36, b"\0\0\0\1", None, "header with a wrong checksum"),
+        (12, b"\0\2", 64, "version"),
+        (48, b"\x7f", 64, "virtual size"),
+        (48 + 7, b"\1", 64, "virtual size"),
+        (60, b"\0\0\0\4", 64, "differencing"),
+        (60, b"\0\0\0\5", 64, "type 5"),
+        (16, b"\xff" * 8, 64, "impossible place"),
+        (512 + 32, b"\0\0\0\3", 512 + 36, "blocks of"),
+        (512 + 28, b"\0\0\0\0", 512 + 36, "0 table entries"),
+        (512 + 16, b"\xff" * 8, 512 + 36, "impossible place"),
+    ],
+)
+def test_vhd_reasons(at: int, value: bytes, sealed_at: int | None, reason: str) -> None:
+    image = bytearray(VHD[:1536])
+    image[at : at + len(value)] = value
+    if sealed_at is not None:
+        part = slice(0, 512) if sealed_at == 64 else slice(512, 1536)
+        image[part] = sealed(bytes(image[part]), sealed_at - part.start)
+    with pytest.raises(ImageRejected) as refused:
+        vhd_table(bytes(image[512:]), vhd_footer(bytes(image[:512])).size)
+    assert reason in refused.value.reason
+
+
+def test_the_good_vhd_passes() -> None:
+    assert vhd_table(VHD[512:1536], vhd_footer(VHD[:512]).size).entries == 1
+
+
 def patched(image: bytes, at: int, word: int) -> bytes:
     return image[:at] + struct.pack(">Q", word) + image[at + 8 :]
 
