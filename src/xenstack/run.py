@@ -170,3 +170,25 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def follow(
+    *words: str | os.PathLike[str],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int:
+    """Run a program to its end with this process's own input and output, for as long as it takes; its exit status.
+
+    An interrupt from the terminal reaches it too: it gets the time to end by itself. Raises CommandFailed when it
+    could not be started.
+    """
+    command = tuple(os.fspath(w) for w in words)
+    try:
+        with subprocess.Popen(command, env=None if env is None else {**os.environ, **env}, cwd=cwd) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    continue
+    except FileNotFoundError as why:
+        raise CommandFailed(command, 127, str(why)) from why

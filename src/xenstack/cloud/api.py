@@ -45,7 +45,14 @@ def connected(cloud: Deployment, who: str = ADMIN) -> Iterator[Any]:
         try:
             yield _connection(cloud, who)
         except (SDKException, ClientException, OSError) as why:
+            forget()  # it may hold a catalogue that has grown since
             raise NotYet(f"OpenStack: {type(why).__name__}: {why}") from why
+
+
+def forget() -> None:
+    """Log in anew next time: connections keep their token and the catalogue that came with it."""
+    with _making:
+        _connections.clear()
 
 
 def _connection(cloud: Deployment, who: str) -> Any:

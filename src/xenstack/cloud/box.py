@@ -30,7 +30,7 @@ _SBIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder of the cloud's state that the box sees at `there`."""
+    """A folder of the cloud's state that the box sees at `there`, a folder that the machine has (empty) too."""
 
     here: Path
     there: str
@@ -167,12 +167,12 @@ class Box:
         if not root.startswith("/tmp/"):  # noqa: S108 - a clone under /tmp must stay visible in the box
             lines.append("mount -t tmpfs -o mode=1777 tmpfs /tmp")
         lines += [
-            "mkdir -p /run/lock /run/netns",
+            "mkdir -p /run/lock /run/netns /run/xenstack",
             f"mount --bind {shlex.quote(str(self._folder / 'hosts'))} /etc/hosts",
         ]
         for bind in self._binds:
             here, there = shlex.quote(str(bind.here)), shlex.quote(bind.there)
-            lines += [f"mkdir -p {there}", f"chown {bind.owner}: {here}", f"mount --bind {here} {there}"]
+            lines += [f"chown {bind.owner}: {here}", f"mount --bind {here} {there}"]
         lines += ["ip link set lo up", "sysctl -qw net.ipv4.ip_forward=0"]
         (self._folder / "hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
         if self.services:
@@ -204,6 +204,7 @@ class Box:
 
 def _program(service: Service, log: Path) -> str:
     """One service in the supervisor's words. A service that dies is started again, with growing pauses, for good."""
+    group = "false" if service.alone else "true"
     env = ",".join(f'{k}="{_percent(v)}"' for k, v in service.env.items())
     return (
         f"[program:{service.name}]\n"
@@ -211,7 +212,8 @@ def _program(service: Service, log: Path) -> str:
         f"directory={service.folder}\nuser={service.user}\n"
         + (f"environment={env}\n" if env else "")
         + "autostart=false\nautorestart=true\nstartsecs=1\nstartretries=1000\n"
-        f"stopwaitsecs={service.stop_s}\nstopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
+        f"stopwaitsecs={service.stop_s}\nredirect_stderr=true\n"
+        f"stopasgroup={group}\nkillasgroup={group}\n"
         f"stdout_logfile={_percent(str(log / (service.name + '.log')))}\n"
         "stdout_logfile_maxbytes=20MB\nstdout_logfile_backups=1\n"
     )

@@ -33,10 +33,10 @@ def known_hosts(root: Path) -> int | None:
 class Deployment:
     """One clone's cloud."""
 
-    def __init__(self, root: Path, hosts: int) -> None:
+    def __init__(self, root: Path, hosts: int, state: Path | None = None) -> None:
         if not 1 <= hosts <= layout.MAX_HOSTS:
             raise ValueError(f"a cloud has 1 to {layout.MAX_HOSTS} hosts, not {hosts}")
-        self.layout = Layout(root, hosts)
+        self.layout = Layout(root, hosts, state)
         self.layout.cloud.mkdir(parents=True, exist_ok=True)
         self.layout.cloud.chmod(0o700)
         self.secrets = Secrets(self.layout.cloud / "secrets.json")

@@ -49,6 +49,7 @@ NETWORKING = 9696
 NOVNC = 6080
 # ports on the HIMN: XenAPI, OVSDB, OpenFlow for ovs-ofctl, OpenFlow of the agent, consoles
 XENAPI = 80
+XENAPI_TLS = 443
 OVSDB = 6640
 OPENFLOW = 6634
 AGENT_OPENFLOW = 6633
@@ -81,6 +82,7 @@ class Layout:
 
     root: Path
     hosts: int = 1
+    state: Path | None = None  # another place for `cloud`, for what is only described
 
     @property
     def install(self) -> Path:
@@ -99,7 +101,7 @@ class Layout:
     @property
     def cloud(self) -> Path:
         """Everything else: configuration, data, logs, passwords, keys."""
-        return self.root / "state" / "cloud"
+        return self.state or self.root / "state" / "cloud"
 
     def etc(self, name: str) -> Path:
         """A folder of generated configuration, by service or box."""

@@ -5,7 +5,7 @@ Every line of it is a promise with a check (see step.py); the needs between them
 
 from xenstack.cloud.deployment import Deployment
 from xenstack.cloud.step import Step
-from xenstack.cloud.steps import boxes, control, databases, hosts, isolation, network
+from xenstack.cloud.steps import boxes, control, databases, demo, hosts, isolation, network
 
 
 def plan(cloud: Deployment) -> list[Step]:
@@ -16,4 +16,5 @@ def plan(cloud: Deployment) -> list[Step]:
         *control.steps(cloud),
         *network.steps(cloud),
         *hosts.steps(cloud),
+        *demo.steps(cloud),
     ]

@@ -19,7 +19,9 @@ class Service:
     config: tuple[Path, ...] = ()
     user: str = "root"
     folder: str = "/"
+    folders: tuple[Path, ...] = ()  # what it wants to find: made before it starts
     stop_s: int = 5
+    alone: bool = False  # its children outlive it: only the process itself is stopped
 
     @property
     def label(self) -> str:

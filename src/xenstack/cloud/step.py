@@ -73,17 +73,22 @@ class Step:
 
     def verify(self) -> None:
         """Raises NotYet with the last reason when `check` does not agree within `within_s` seconds."""
-        deadline, pause = time.monotonic() + self.within_s, _FIRST_POLL_S
-        while True:
-            try:
-                self.check()
-            except NotYet:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(pause)
-                pause = min(pause * 1.4, _SLOWEST_POLL_S)
-            else:
-                return
+        wait_until(self.check, self.within_s)
+
+
+def wait_until(check: Callable[[], None], within_s: float) -> None:
+    """Ask until `check` agrees. Raises NotYet with its last reason after `within_s` seconds."""
+    deadline, pause = time.monotonic() + within_s, _FIRST_POLL_S
+    while True:
+        try:
+            check()
+        except NotYet:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(pause * 1.4, _SLOWEST_POLL_S)
+        else:
+            return
 
 
 class Outcome(Enum):
@@ -128,7 +133,7 @@ def in_order(steps: Sequence[Step]) -> None:
         seen.add(step.name)
 
 
-def run_plan(steps: Sequence[Step], tell: Callable[[Report], None], workers: int = 8) -> list[Report]:
+def run_plan(steps: Sequence[Step], tell: Callable[[Report], None], workers: int = 48) -> list[Report]:
     """Perform every step whose needs hold, several at once; `tell` hears of each as it ends (on this thread).
 
     A step whose need failed is left out. Returns the reports in the order in which the steps ended.

@@ -12,19 +12,19 @@ from xenstack.cloud.settings.openstack import bus_url
 def nova_compute(where: Layout, secrets: Secrets, host: int) -> Service:
     """nova-compute of host N. It logs in to its own dom0 only, with that host's password."""
     box = domu(host)
-    xenapi: Section = {
+    xenserver: Section = {
         "connection_url": f"http://{layout.DOM0_HIMN}:{layout.XENAPI}",
         "connection_username": "root",
         "connection_password": secrets.password(f"host {host}"),
-        "console_address": domu_address(host),
-        "console_port": layout.DOMU_CONSOLES,
+        "console_address": f"{domu_address(host)}:{layout.DOMU_CONSOLES}",
     }
     conf = ini(
         where.etc(box) / "nova.conf",
-        {**nova_common(secrets), **_compute(where, secrets, host), "xenapi": xenapi},
+        {**nova_common(secrets), **_compute(where, secrets, host), "xenserver": xenserver},
     )
     command = (where.program("nova-compute"), "--config-file", str(conf))
-    return Service(name="nova-compute", box=box, command=command, config=(conf,), stop_s=10)
+    state = (where.data(box) / "nova",)
+    return Service(name="nova-compute", box=box, command=command, config=(conf,), folders=state, stop_s=10)
 
 
 def fake_compute(where: Layout, secrets: Secrets) -> Service:
@@ -41,7 +41,8 @@ def fake_compute(where: Layout, secrets: Secrets) -> Service:
     }
     conf = ini(where.etc("nova-fake") / "nova.conf", {**common, "DEFAULT": default, "vnc": {"enabled": False}})
     command = (where.program("nova-compute"), "--config-file", str(conf))
-    return Service(name="nova-compute-fake", box=box, command=command, config=(conf,))
+    state = (where.data(box) / "nova-fake",)
+    return Service(name="nova-compute-fake", box=box, command=command, config=(conf,), folders=state)
 
 
 def console_forward(host: int) -> Service:

@@ -78,7 +78,8 @@ def nova(where: Layout, secrets: Secrets) -> tuple[Service, ...]:
 
     def daemon(name: str) -> Service:
         command = (where.program(name), "--config-file", str(conf))
-        return Service(name=name, box=CONTROL, command=command, config=(conf,))
+        folders = (where.data(CONTROL) / "nova",)
+        return Service(name=name, box=CONTROL, command=command, config=(conf,), folders=folders)
 
     return (
         _api(where, "nova-api", "nova.wsgi.osapi_compute", layout.COMPUTE, env, (conf, pipelines)),

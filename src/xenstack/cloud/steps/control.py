@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from xenstack.cloud import layout
-from xenstack.cloud.api import checked, done
+from xenstack.cloud.api import connected, forget
 from xenstack.cloud.deployment import Deployment
 from xenstack.cloud.layout import CONTROL, CONTROL_ADDRESS, OUTSIDE
 from xenstack.cloud.settings.openstack import REGION, USERS
-from xenstack.cloud.step import Step
+from xenstack.cloud.step import NotYet, Step, wait_until
+from xenstack.cloud.steps.databases import query
 from xenstack.cloud.steps.services import answers, consumes, service
 
+_FACES = ("public", "internal", "admin")
 _SERVICES = {  # kind of service: its name and URL
     "image": ("glance", f"http://{CONTROL_ADDRESS}:{layout.IMAGE}"),
     "placement": ("placement", f"http://{CONTROL_ADDRESS}:{layout.PLACEMENT}"),
@@ -21,13 +23,15 @@ _SERVICES = {  # kind of service: its name and URL
 
 def steps(cloud: Deployment) -> Iterator[Step]:
     def api(name: str, title: str, port: int, schema: str, *needs: str) -> Step:
-        reached = (f"cables of {CONTROL}", f"schema of {schema}", *needs)
+        first = () if name == "keystone" else ("catalogue",)
+        reached = (f"cables of {CONTROL}", f"schema of {schema}", *first, *needs)
         return service(cloud, CONTROL, name, title=title, needs=reached, works=answers(cloud, port))
 
     def worker(name: str, title: str, queue: str, schema: str) -> Step:
-        needs = (f"cables of {CONTROL}", "control/rabbitmq", f"schema of {schema}")
+        needs = (f"cables of {CONTROL}", "control/rabbitmq", f"schema of {schema}", "catalogue")
         return service(cloud, CONTROL, name, title=title, needs=needs, works=consumes(cloud, queue))
 
+    yield _catalogue(cloud)
     yield api("keystone", "Keystone: who is who, and where each API is", layout.IDENTITY, "keystone")
     yield worker("neutron-rpc", "Neutron's server towards its agents", "q-plugin", "neutron")
     yield api("neutron-api", "Neutron: networks, ports, routers, security groups", layout.NETWORKING, "neutron")
@@ -42,7 +46,7 @@ def steps(cloud: Deployment) -> Iterator[Step]:
         CONTROL,
         "neutron-periodic",
         title="Neutron's periodic work",
-        needs=("control/rabbitmq", "schema of neutron"),
+        needs=("control/rabbitmq", "schema of neutron", "catalogue"),
     )
     yield service(
         cloud,
@@ -52,36 +56,46 @@ def steps(cloud: Deployment) -> Iterator[Step]:
         needs=(f"cables of {CONTROL}", "schema of nova"),
         works=answers(cloud, layout.NOVNC),
     )
-    yield Step(
+
+
+def _catalogue(cloud: Deployment) -> Step:
+    """Nova and Neutron read the catalogue once, when they start: it is there before any of them.
+
+    Looked at in the database, so that a start with a full catalogue need not wait for Keystone.
+    """
+
+    def apply() -> None:
+        wait_until(answers(cloud, layout.IDENTITY), 90)
+        with connected(cloud) as api:
+            _fill(cloud, api)
+        forget()
+
+    return Step(
         name="catalogue",
         title=f"service users {', '.join(USERS)}; endpoints; project and user demo",
-        needs=("control/keystone", f"cables of {OUTSIDE}"),
-        check=checked(cloud, _lacks),
-        apply=done(cloud, lambda api: _fill(cloud, api)),
+        needs=("schema of keystone", f"cables of {OUTSIDE}", f"cables of {CONTROL}"),
+        check=lambda: _complete(cloud),
+        apply=apply,
         log=cloud.layout.log(CONTROL) / "keystone.log",
     )
 
 
-def _lacks(api: Any) -> str | None:
-    identity = api.identity
-    users = {user.name for user in identity.users()}
-    types = {service.type for service in identity.services()}
-    faces = len(list(identity.endpoints(interface="internal")))
-    if missing := {*USERS, "demo"} - users:
-        return f"Keystone lacks the users {', '.join(sorted(missing))}"
-    if missing := set(_SERVICES) - types:
-        return f"the catalogue lacks {', '.join(sorted(missing))}"
-    if faces < len(_SERVICES) + 1:
-        return "the catalogue lacks endpoints"
-    demo = identity.find_user("demo")
-    project = identity.find_project("demo")
-    if not project or not list(identity.role_assignments(user_id=demo.id, scope_project_id=project.id)):
-        return "user demo has no role in project demo"
-    return None
+def _complete(cloud: Deployment) -> None:
+    users = {row[0] for row in query(cloud, "SELECT name FROM keystone.local_user")}
+    kinds = {row[0] for row in query(cloud, "SELECT type FROM keystone.service")}
+    if missing := ({*USERS, "demo"} - users) | (set(_SERVICES) - kinds):
+        raise NotYet(f"Keystone lacks {', '.join(sorted(missing))}")
+    ends = "SELECT s.type FROM keystone.endpoint e JOIN keystone.service s ON e.service_id = s.id"
+    faces = [row[0] for row in query(cloud, ends)]
+    if few := [kind for kind in _SERVICES if faces.count(kind) < len(_FACES)]:
+        raise NotYet(f"the catalogue lacks endpoints of {', '.join(few)}")
+    demo = "SELECT user_id FROM keystone.local_user WHERE name = 'demo'"
+    if not query(cloud, f"SELECT 1 FROM keystone.assignment WHERE actor_id = ({demo})"):  # noqa: S608 - constants
+        raise NotYet("user demo has no role")
 
 
 def _fill(cloud: Deployment, api: Any) -> None:
-    """Everything that is missing; what is there stays as it is. The order matters for `_lacks`: demo comes last."""
+    """Everything that is missing; what is there stays as it is. The order matters for `_complete`: demo is last."""
     identity = api.identity
     domain = "default"
 
@@ -106,7 +120,7 @@ def _fill(cloud: Deployment, api: Any) -> None:
         found = next((s for s in identity.services() if s.type == kind), None)
         entry = found or identity.create_service(type=kind, name=name)
         known = {e.interface for e in identity.endpoints(service_id=entry.id)}
-        for face in ("public", "internal", "admin"):
+        for face in _FACES:
             if face not in known:
                 identity.create_endpoint(service_id=entry.id, interface=face, url=url, region_id=REGION)
     identity.assign_project_role_to_user(project("demo"), user("demo"), role("member"))

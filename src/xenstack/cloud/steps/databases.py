@@ -14,12 +14,12 @@ from xenstack.cloud.step import NotYet, Step
 from xenstack.cloud.steps.services import service
 
 # project: its package, and the databases it keeps
-_PROJECTS = {
+_PROJECTS = {  # in the order in which they are begun: everyone waits for Keystone, and Nova's takes longest
     "keystone": ("keystone", ("keystone",)),
-    "glance": ("glance", ("glance",)),
-    "placement": ("openstack-placement", ("placement",)),
-    "neutron": ("neutron", ("neutron",)),
     "nova": ("nova", ("nova_api", "nova_cell0", "nova")),
+    "neutron": ("neutron", ("neutron",)),
+    "placement": ("openstack-placement", ("placement",)),
+    "glance": ("glance", ("glance",)),
 }
 
 

@@ -31,7 +31,7 @@ def steps(cloud: Deployment) -> Iterator[Step]:
 
 def dom0_rules() -> tuple[list[str], list[str]]:
     """(packet rules, ARP rules) of dom0; what no rule accepts is dropped."""
-    ports = f"{layout.XENAPI}, {layout.OVSDB}, {layout.OPENFLOW}, {layout.CONSOLES}"
+    ports = f"{layout.XENAPI}, {layout.XENAPI_TLS}, {layout.OVSDB}, {layout.OPENFLOW}, {layout.CONSOLES}"
     packets = [
         *_ALWAYS,
         f'iifname "himn" ip saddr {DOMU_HIMN} ip daddr {DOM0_HIMN} tcp dport {{ {ports} }} accept',

@@ -33,6 +33,8 @@ def service(
 
     def apply() -> None:
         supervisor = cloud.supervisor(box)
+        for folder in what.folders:
+            folder.mkdir(parents=True, exist_ok=True)
         cloud.boxes[box].write_supervisor()
         supervisor.learn(what)
         if stale(cloud, what):

@@ -1,0 +1,1 @@
+"""What an operator can ask of the cloud: one module a verb of the command line."""

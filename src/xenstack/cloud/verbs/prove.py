@@ -1,0 +1,61 @@
+"""`check`, `test` and `bench`: what the project says of itself, tried.
+
+Groups of tests, from seconds to minutes: unit (nothing needed), contract (any XenAPI server: ours, simulated and on
+QEMU), host (real QEMU and Open vSwitch), cloud (the real OpenStack; brings it up itself).
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from xenstack.run import follow
+
+GROUPS = ("unit", "contract", "host", "cloud")
+
+
+def check(root: Path) -> int:
+    """Format, lint, types, import rules, unit tests; all of them, even when one fails."""
+    paths = [p for p in ("src", "tests", "images") if (root / p).exists()]
+    lines = {
+        "format": ("ruff", "format", "--check", *paths),
+        "lint": ("ruff", "check", *paths),
+        "types": ("mypy",),
+        "imports": ("lint-imports",),
+        "unit": ("pytest", "-q", "tests/unit"),
+    }
+    return _all(root, {name: (_program(root, words[0]), *words[1:]) for name, words in lines.items()})
+
+
+def test(root: Path, groups: list[str], options: list[str]) -> int:
+    """Run groups of tests, each with pytest's own words; a backend that is missing is a failure, not a skip."""
+    if unknown := set(groups) - set(GROUPS):
+        raise ValueError(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    chosen = groups or list(GROUPS)
+    pytest = (_program(root, "pytest"), "--require-backends", *options)
+    return _all(root, {group: (*pytest, f"tests/{group}") for group in chosen})
+
+
+def bench(root: Path, options: list[str]) -> int:
+    """Measure; the program says what."""
+    return follow(_program(root, "python"), str(root / "tests" / "bench"), *options, cwd=root, env=_environment(root))
+
+
+def _all(root: Path, commands: dict[str, tuple[str, ...]]) -> int:
+    results: dict[str, tuple[int, float]] = {}
+    for name, words in commands.items():
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        results[name] = (follow(*words, cwd=root, env=_environment(root)), time.monotonic() - started)
+    print("==", ", ".join(f"{n} {'ok' if r == 0 else 'FAILED'} ({s:.0f} s)" for n, (r, s) in results.items()))
+    return int(any(status for status, _ in results.values()))
+
+
+def _program(root: Path, name: str) -> str:
+    return str(root / "state" / "install" / "venv" / "bin" / name)
+
+
+def _environment(root: Path) -> dict[str, str]:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every import costs double
+    paths = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return {"XENSTACK_ROOT": str(root), "PATH": paths}
