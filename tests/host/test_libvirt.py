@@ -7,7 +7,6 @@ import ctypes
 import itertools
 import os
 import shutil
-import signal
 import socket
 import tempfile
 import threading
@@ -24,12 +23,8 @@ from xenstack.host.hypervisor.libvirt.adapter import LibvirtHypervisor
 from xenstack.host.hypervisor.libvirt.instance import embedded
 from xenstack.host.hypervisor.libvirt.settings import Settings
 from xenstack.host.hypervisor.port import (
-    DiskFormat,
     DomainSpec,
-    EventKind,
-    FileUnusable,
     KernelBoot,
-    StopReason,
     VifSpec,
 )
 from xenstack.run import run

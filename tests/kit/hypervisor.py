@@ -143,7 +143,8 @@ class Rig(ABC):
     def assert_gone(self, spec: DomainSpec) -> None:
         assert self.hypervisor.domain(spec.uuid) is None
         assert spec.uuid not in {d.uuid for d in self.hypervisor.domains()}
-        assert self.leftovers(spec) == []
+        left = self.leftovers(spec)
+        assert left == [], left
 
 
 class HypervisorSuite:

@@ -79,6 +79,8 @@ class LibvirtHypervisor:
         settings.run_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._changed = threading.Condition()
         self._feed = Feed()
+        self._tidy = Tidy(settings.run_directory, settings.qemu_log_directory, self.domains)
+        self._feed.subscribe(self._sweep)  # first of all listeners: who hears STOPPED finds nothing left
         self._news = News(self._publish)
         self._connection = Connection(
             settings.uri,
@@ -86,7 +88,6 @@ class LibvirtHypervisor:
             lambda: self._publish(DomainEvent("", EventKind.RELIST)),
             wait_s=settings.reconnect_wait_s,
         )
-        self._tidy = Tidy(settings.run_directory, settings.qemu_log_directory, self.domains)
 
     # -- life of a domain
 
@@ -144,6 +145,8 @@ class LibvirtHypervisor:
 
     def request_reboot(self, uuid: str) -> None:
         self._check_running(uuid)
+        if self._on("request_reboot", uuid, lambda domain: reading.stops_at_reboot(domain.XMLDesc())):
+            self._news.reboot_requested(uuid)
         self._on("request_reboot", uuid, lambda d: d.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN))
 
     def reset(self, uuid: str) -> None:
@@ -157,6 +160,7 @@ class LibvirtHypervisor:
                 return False
             with self._changed:  # an event may have come just before: look again soon in any case
                 self._changed.wait(min(left, 0.5))
+        self._sweep(DomainEvent(uuid, EventKind.STOPPED))
         return True
 
     def suspend(self, uuid: str, path: Path) -> None:
@@ -421,6 +425,11 @@ class LibvirtHypervisor:
     def _new_consoles(self, uuid: str) -> Consoles:
         run = self._settings.run_directory
         return Consoles(vnc=run / f"{uuid}.vnc", text=run / f"{uuid}.tty")
+
+    def _sweep(self, event: DomainEvent) -> None:
+        if event.kind is EventKind.STOPPED:
+            with suppress(HypervisorError):  # then the next sweep does it
+                self._tidy.sweep_sockets(event.uuid, lambda uuid: self._find(uuid) is not None)
 
     def _publish(self, event: DomainEvent) -> None:
         self._feed.publish(event)

@@ -89,6 +89,11 @@ def has_alias(text: str, alias: str) -> bool:
     return any(found.get("name") == alias for found in root.iterfind("./devices/*/alias"))
 
 
+def stops_at_reboot(text: str) -> bool:
+    """Was the domain made with AfterReboot.STOP?"""
+    return ET.fromstring(text).findtext("on_reboot") == "destroy"  # noqa: S314  (libvirt wrote it)
+
+
 def read_consoles(text: str) -> Consoles:
     """Where the domain listens. It may have been made with another run directory than today's."""
     root = ET.fromstring(text)  # noqa: S314  (libvirt wrote it)

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from xenstack.host.hypervisor.port import Domain, HypervisorError
@@ -45,6 +46,12 @@ class Tidy:
         if self._qemu_logs is not None:
             (self._qemu_logs / f"{uuid}.log").unlink(missing_ok=True)
 
+    def sweep_sockets(self, uuid: str, exists: Callable[[str], bool]) -> None:
+        """Remove the sockets of a domain that stopped, unless one with the same uuid was made meanwhile."""
+        sockets = _sockets(self._run_directory, uuid)
+        if sockets and not exists(uuid):
+            _remove(sockets)
+
     def close(self) -> None:
         """End the thread."""
         self._stop.set()
@@ -63,20 +70,33 @@ class Tidy:
 
     def _sweep(self) -> list[Path]:
         """Remove what domains that are gone left; answers the console logs of those that are not."""
-        sockets = {path: path.stat().st_ino for path in self._run_directory.glob("*-*.[vt][nt][cy]")}
+        sockets = _sockets(self._run_directory, "*")
         domains = self._domains()
         alive = {domain.uuid for domain in domains}
-        for path, inode in sockets.items():
-            # the number tells whether it is still the socket seen before the domains were listed
-            if path.stem not in alive and path.exists() and path.stat().st_ino == inode:
-                log.info("removing the socket %s of a domain that is gone", path)
-                path.unlink(missing_ok=True)
+        _remove({path: inode for path, inode in sockets.items() if path.stem not in alive})
         if self._qemu_logs is not None:
             oldest = time.time() - KEEP_QEMU_LOG_S
             for path in self._qemu_logs.glob("????????-????-????-????-????????????.log"):
                 if path.stem not in alive and path.stat().st_mtime < oldest:
                     path.unlink(missing_ok=True)
         return [domain.console_log for domain in domains if domain.console_log is not None]
+
+
+def _sockets(directory: Path, uuid: str) -> dict[Path, int]:
+    """Console sockets and their inodes, by which a socket is told from a newer one of the same name."""
+    found = {}
+    for suffix in ("vnc", "tty"):
+        for path in directory.glob(f"{uuid}.{suffix}"):
+            with suppress(FileNotFoundError):
+                found[path] = path.stat().st_ino
+    return found
+
+
+def _remove(sockets: dict[Path, int]) -> None:
+    for path, inode in sockets.items():
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == inode:
+                path.unlink()
 
 
 def cut_logs(logs: Iterable[Path], limit: int = MAX_LOG) -> None:

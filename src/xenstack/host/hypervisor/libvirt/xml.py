@@ -185,7 +185,9 @@ def vif(spec: VifSpec, settings: Settings, *, boot_order: int | None = None) -> 
     if not settings.offload:
         ET.SubElement(driver, "host", csum="off", gso="off", tso4="off", tso6="off", ecn="off", ufo="off")
         ET.SubElement(driver, "guest", csum="off", tso4="off", tso6="off", ecn="off", ufo="off")
-    if boot_order is not None:
+    if boot_order is None:
+        ET.SubElement(element, "rom", enabled="no")  # the network boot ROM delays every start by seconds under TCG
+    else:
         ET.SubElement(element, "boot", order=str(boot_order))
     ET.SubElement(element, "mtu", size=str(spec.mtu))
     ET.SubElement(element, "alias", name=vif_alias(spec.device))
