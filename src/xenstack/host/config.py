@@ -84,6 +84,10 @@ class Config:
     libvirt_uri: str = "qemu:///system"
     # "simulated", or "openvswitch": the bridges of the Open vSwitch on this machine.
     network: str = "simulated"
+    # "file": VDIs are files in the SR's folder; "simulated": they live in memory and are empty after a restart.
+    storage: str = "file"
+    # Folder of console sockets and the like; its path has at most 58 characters. Default: `run` in the state directory.
+    run_dir: Path | None = None
     # Folder of the file SR. Default: `sr` in the state directory.
     sr_path: Path | None = None
     # Bytes that the SR's files may take; 0: what the file system has. Default 0.
@@ -122,6 +126,11 @@ class Config:
         return self.console_dir or self.state / "consoles"
 
     @property
+    def run(self) -> Path:
+        """Where console sockets go."""
+        return self.run_dir or self.state / "run"
+
+    @property
     def plugins(self) -> Path:
         """Where dom0 plugins lie."""
         return self.plugin_dir or self.state / "plugins"
@@ -145,6 +154,7 @@ class Config:
 _CHOICES = {
     "hypervisor": ("simulated", "libvirt"),
     "network": ("simulated", "openvswitch"),
+    "storage": ("file", "simulated"),
     "log_level": ("debug", "info", "warning", "error"),
 }
 _RANGES: dict[str, tuple[float, float]] = {
@@ -154,6 +164,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "client_timeout_s": (1, 3600),
     "sr_limit": (0, 1 << 60),
     "simulated_memory": (1 << 28, 1 << 50),
+}
+_DEFAULTS = {  # the property that tells what an absent path becomes
+    "password_file": "password",
+    "run_dir": "run",
+    "sr_path": "sr",
+    "kernel_dir": "kernels",
+    "plugin_dir": "plugins",
+    "console_dir": "console_logs",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -253,12 +271,7 @@ def show(config: Config) -> str:
         if each.name == "listeners":
             continue
         if value is None:
-            value = getattr(
-                config,
-                {"password_file": "password", "sr_path": "sr", "kernel_dir": "kernels"}.get(
-                    each.name, {"plugin_dir": "plugins", "console_dir": "console_logs"}.get(each.name, "state")
-                ),
-            )
+            value = getattr(config, _DEFAULTS[each.name])
         lines.append(f"{each.name} = {_toml(value)}")
     for listener in config.listeners:
         lines.append("\n[[listeners]]")

@@ -7,7 +7,7 @@ bool is a bool and nothing else; enum words in any case; fields of a record that
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xenstack.xenapi.errors import InternalError
@@ -55,34 +55,10 @@ def _expected(what: str, value: Any) -> InternalError:
 
 def decode(value: Any, of: Type, model: Model) -> Any:
     """The value as a value of the type. Errors: InternalError."""
-    match of.kind:
-        case "string" | "ref":
-            return _string(value)
-        case "int":
-            return _int(value)
-        case "bool":
-            if not isinstance(value, bool):
-                raise _expected("bool", value)
-            return value
-        case "float":
-            return _float(value)
-        case "enum":
-            return _enum(value, of.name, model)
-        case "datetime":
-            return _datetime(value)
-        case "set":
-            assert of.item is not None
-            if not isinstance(value, list):
-                raise _failure(f"Expecting Rpc.Enum, but found '{shown(value)}'")
-            return [decode(each, of.item, model) for each in value]
-        case "map":
-            return _map(value, of, model)
-        case "record":
-            return decode_record(value, of.name, model)
-        case "option":
-            assert of.item is not None
-            return value if value is None else decode(value, of.item, model)
-    raise InternalError(f"values of type {of} cannot be sent")
+    read = _READERS.get(of.kind)
+    if read is None:
+        raise InternalError(f"values of type {of} cannot be sent")
+    return read(value, of, model)
 
 
 def decode_record(value: Any, cls: str, model: Model) -> dict[str, Any]:
@@ -104,13 +80,13 @@ def decode_record(value: Any, cls: str, model: Model) -> dict[str, Any]:
     return given
 
 
-def _string(value: Any) -> str:
+def _string(value: Any, *_: Any) -> str:
     if not isinstance(value, str) or isinstance(value, DateTime):
         raise _expected("string", value)
     return value
 
 
-def _int(value: Any) -> int:
+def _int(value: Any, *_: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str) or isinstance(value, DateTime):
         raise _expected("int64", value)
     number = _parsed(value) if isinstance(value, str) else value
@@ -131,7 +107,13 @@ def _parsed(text: str) -> int | None:
     return -number if match[1] == "-" else number
 
 
-def _float(value: Any) -> float:
+def _bool(value: Any, *_: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _expected("bool", value)
+    return value
+
+
+def _float(value: Any, *_: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str) or isinstance(value, DateTime):
         raise _expected("float", value)
     try:
@@ -140,9 +122,9 @@ def _float(value: Any) -> float:
         raise _failure("float_of_string") from None
 
 
-def _enum(value: Any, name: str, model: Model) -> str:
+def _enum(value: Any, of: Type, model: Model) -> str:
     text = _string(value)
-    words = model.enums[name]
+    words = model.enums[of.name]
     if text in words:
         return text
     folded = text.lower()
@@ -152,7 +134,7 @@ def _enum(value: Any, name: str, model: Model) -> str:
     raise _failure("Unknown tag/contents")
 
 
-def _datetime(value: Any) -> str:
+def _datetime(value: Any, *_: Any) -> str:
     if not isinstance(value, str):
         raise _expected("datetime", value)
     if not _DATE.fullmatch(value):
@@ -169,3 +151,30 @@ def _map(value: Any, of: Type, model: Model) -> dict[Any, Any]:
         raise InternalError("Db_exn.Empty_key_in_map")
     decoded: Mapping[Any, Any] = {decode(k, of.key, model): decode(v, of.item, model) for k, v in value.items()}
     return dict(decoded)
+
+
+def _set(value: Any, of: Type, model: Model) -> list[Any]:
+    assert of.item is not None
+    if not isinstance(value, list):
+        raise _failure(f"Expecting Rpc.Enum, but found '{shown(value)}'")
+    return [decode(each, of.item, model) for each in value]
+
+
+def _option(value: Any, of: Type, model: Model) -> Any:
+    assert of.item is not None
+    return value if value is None else decode(value, of.item, model)
+
+
+_READERS: dict[str, Callable[[Any, Type, Model], Any]] = {
+    "string": _string,
+    "ref": _string,
+    "int": _int,
+    "bool": _bool,
+    "float": _float,
+    "enum": _enum,
+    "datetime": _datetime,
+    "set": _set,
+    "map": _map,
+    "option": _option,
+    "record": lambda value, of, model: decode_record(value, of.name, model),
+}

@@ -140,7 +140,7 @@ class _Reader:
             around[self._names[-1]] = value
 
 
-def _refuse(*_: Any) -> None:
+def _refuse(*_: Any) -> int:
     raise Malformed("a DTD or entity")
 
 

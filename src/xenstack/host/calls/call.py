@@ -19,7 +19,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xenstack.host.database.store import Store
 from xenstack.host.hypervisor.port import Hypervisor
@@ -51,6 +51,31 @@ class Context:
     pool_ref: str
     session: str
     task: Task
+    sessions: "Sessions"
+    queue: "Queue"
+
+
+class Sessions(Protocol):
+    """What handlers may do to sessions."""
+
+    def close(self, ref: str) -> None:
+        """End the session. No error when it has ended."""
+
+    def change_password(self, password: str) -> None:
+        """Set root's password; open sessions stay."""
+
+
+class Queue(Protocol):
+    """What handlers may do to the tasks under way."""
+
+    def knows(self, ref: str) -> bool:
+        """Whether the task is one of a call under way."""
+
+    def cancel(self, ref: str) -> bool:
+        """Ask a task to stop; False when no such task runs."""
+
+    def destroy_at_end(self, ref: str) -> bool:
+        """Remove the task's record once it has ended; False when it has, and the record is the caller's to remove."""
 
 
 Handler = Callable[..., Any]

@@ -79,12 +79,26 @@ class Task:
         status = "cancelled" if isinstance(why, TaskCancelled) else "failure"
         self._end(status=status, error_info=why.wire())
 
+    def destroy(self) -> None:
+        """Remove the record."""
+        with self._store.transaction():
+            if not self._hidden and self._store.exists("task", self.ref):
+                self._store.delete("task", self.ref)
+
     def _end(self, **fields: Any) -> None:
         if self._hidden:
             return
         with self._store.transaction():
             if self._pending():
-                self._store.set("task", self.ref, progress=1.0, finished=now(), allowed_operations=[], **fields)
+                self._store.set(
+                    "task",
+                    self.ref,
+                    progress=1.0,
+                    finished=now(),
+                    allowed_operations=[],
+                    current_operations={},
+                    **fields,
+                )
 
     def _pending(self) -> bool:
         return self._store.exists("task", self.ref) and self._store.get("task", self.ref, "status") not in ENDED

@@ -104,6 +104,7 @@ from xenstack.xenapi.errors.guests import (
     VmTooManyVcpus,
 )
 from xenstack.xenapi.errors.hosts import (
+    ChangePasswordRejected,
     EventFromTokenParseFailure,
     EventsLost,
     EventSubscriptionParseFailure,
@@ -140,6 +141,7 @@ __all__ = [
     "BridgeNotAvailable",
     "CannotDestroySystemNetwork",
     "CannotPlugVif",
+    "ChangePasswordRejected",
     "DbUniquenessConstraintViolation",
     "DeviceAlreadyAttached",
     "DeviceAlreadyDetached",

@@ -14,6 +14,11 @@ class SessionAuthenticationFailed(XenAPIError):
     message: str
 
 
+class ChangePasswordRejected(XenAPIError):
+    code = "CHANGE_PASSWORD_REJECTED"
+    message: str
+
+
 class SessionNotRegistered(XenAPIError):
     code = "SESSION_NOT_REGISTERED"
     session: str

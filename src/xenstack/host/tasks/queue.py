@@ -1,0 +1,119 @@
+"""The threads that run calls, and the queue before them.
+
+One bounded pool: what does not fit waits, what waits too long a line is refused (TOO_MANY_PENDING_TASKS). A call that
+raises anything but a XenAPIError is our bug: INTERNAL_ERROR for the client, a traceback for us.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from xenstack.host.tasks.plan import Stuck
+from xenstack.host.tasks.task import Task
+from xenstack.xenapi.errors import InternalError, TooManyPendingTasks, XenAPIError
+
+log = logging.getLogger(__name__)
+
+_WAITING = 2_000  # calls that may wait; each is some kilobytes
+
+
+class Queue:
+    """Runs calls in threads; knows every task that can be cancelled."""
+
+    def __init__(self, threads: int, *, waiting: int = _WAITING) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
+        self._room = threading.BoundedSemaphore(threads + waiting)
+        self._lock = threading.Lock()
+        self._tasks: dict[str, Task] = {}
+        self._doomed: set[str] = set()
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Run `work` in a thread. Errors: TooManyPendingTasks."""
+        if not self._room.acquire(blocking=False):
+            raise TooManyPendingTasks()
+        try:
+            future = self._pool.submit(work)
+        except BaseException:
+            self._room.release()
+            raise
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def start(self, task: Task, work: Callable[[], str]) -> None:
+        """Run `work` for a task, which ends with what it returns (an XML-RPC value) or raises.
+
+        Errors: TooManyPendingTasks; the task has ended then.
+        """
+        with self._lock:
+            self._tasks[task.ref] = task
+        try:
+            self.submit(lambda: self._run(task, work))
+        except XenAPIError as why:
+            self.forget(task)
+            task.fail(why)
+            raise
+
+    def watch(self, task: Task) -> None:
+        """Make a task known that runs elsewhere, so that it can be cancelled."""
+        with self._lock:
+            self._tasks[task.ref] = task
+
+    def forget(self, task: Task) -> None:
+        """The task has ended."""
+        with self._lock:
+            self._tasks.pop(task.ref, None)
+            doomed = task.ref in self._doomed
+            self._doomed.discard(task.ref)
+        if doomed:
+            task.destroy()
+
+    def knows(self, ref: str) -> bool:
+        """Whether the task is one of a call under way."""
+        with self._lock:
+            return ref in self._tasks
+
+    def destroy_at_end(self, ref: str) -> bool:
+        """Remove the task's record once it has ended; False when it has, and the record is the caller's to remove."""
+        with self._lock:
+            if ref not in self._tasks:
+                return False
+            self._doomed.add(ref)
+            return True
+
+    def cancel(self, ref: str) -> bool:
+        """Ask a task to stop; False when no such task runs."""
+        with self._lock:
+            task = self._tasks.get(ref)
+        if task is None:
+            return False
+        task.cancel()
+        return True
+
+    def close(self) -> None:
+        """Let running calls finish; drop those that wait, and take no new ones."""
+        with self._lock:
+            for task in self._tasks.values():
+                task.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, task: Task, work: Callable[[], str]) -> None:
+        try:
+            task.check_cancelled()
+            task.succeed(work())
+        except Exception as why:
+            task.fail(promised(why, task.ref))
+        finally:
+            self.forget(task)
+
+
+def promised(why: Exception, what: str) -> XenAPIError:
+    """The error that a client sees for anything that was raised; surprises go to the log with their traceback."""
+    if isinstance(why, XenAPIError):
+        return why
+    if isinstance(why, Stuck):
+        log.error("%s: %s", what, why)
+        return InternalError(str(why))
+    log.error("%s failed", what, exc_info=why)
+    return InternalError(f"{type(why).__name__}: {why}"[:500])
