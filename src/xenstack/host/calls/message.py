@@ -51,4 +51,4 @@ def get(context: Context, cls: str, obj_uuid: str, since: str) -> dict[str, Any]
 
 
 def _digits(moment: str) -> str:
-    return "".join(c for c in moment.split(".")[0] if c.isdigit())
+    return "".join(c for c in moment.split(".", maxsplit=1)[0] if c.isdigit())
