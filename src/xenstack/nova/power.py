@@ -40,24 +40,23 @@ def power_off(host: Host, instance: Any, timeout_s: int, retry_interval_s: int) 
     """
     with translated(instance), host.watcher.expecting(instance.uuid, "Halted"):
         vm, record = host.vm(instance)
-        if record["power_state"] == "Running" and timeout_s > 0:
-            _ask(host, instance, vm, timeout_s, retry_interval_s)
-        state = (host.records.get("vm", vm) or {"power_state": "Halted"})["power_state"]
-        if state != "Halted":
+        asked = record["power_state"] == "Running" and timeout_s > 0
+        obeyed = asked and _ask(host, instance, vm, timeout_s, retry_interval_s)
+        if not obeyed and record["power_state"] != "Halted":
             stop(host, vm)
         host.await_state(vm, "Halted")
 
 
-def _ask(host: Host, instance: Any, vm: str, timeout_s: float, retry_interval_s: float) -> None:
+def _ask(host: Host, instance: Any, vm: str, timeout_s: float, retry_interval_s: float) -> bool:
+    """Whether the guest powered off on request."""
     deadline = time.monotonic() + timeout_s
     while (left := deadline - time.monotonic()) > 0:
         limit = min(left, retry_interval_s) if retry_interval_s > 0 else left
         try:
             if tasks.run(host, "VM.clean_shutdown", vm, timeout_s=limit):
-                return
-        except errors.VmBadPowerState:
-            return  # it stopped by itself meanwhile
-        except errors.XenAPIError as why:
-            LOG.info("The guest was not asked to power off: %s", why, instance=instance)
-            return
+                return True
+        except errors.XenAPIError as why:  # also VM_BAD_POWER_STATE: it stopped by itself meanwhile
+            LOG.info("The guest cannot be asked to power off: %s", why, instance=instance)
+            return False
     LOG.info("The guest did not power off within %d seconds", timeout_s, instance=instance)
+    return False

@@ -98,7 +98,7 @@ def make_instance(image: str, **more: Any) -> objects.Instance:
         "user_data": None,
         "key_name": None,
         "keypairs": objects.KeyPairList(objects=[]),
-        "ec2_ids": objects.EC2Ids(instance_id="i-1", ami_id="ami-1"),
+        "ec2_ids": objects.EC2Ids(instance_id="i-1", ami_id="ami-1", kernel_id=None, ramdisk_id=None),
         "device_metadata": None,
         "numa_topology": None,
         "availability_zone": "nova",
