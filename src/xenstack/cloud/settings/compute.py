@@ -32,7 +32,7 @@ def fake_compute(where: Layout, secrets: Secrets) -> Service:
     box = layout.CONTROL
     common = nova_common(secrets)
     default: Section = {
-        "host": "fake",
+        "host": layout.NETWORK,  # Neutron binds ports only where one of its agents is
         "my_ip": CONTROL_ADDRESS,
         "transport_url": bus_url(secrets),
         "state_path": where.data(box) / "nova-fake",
