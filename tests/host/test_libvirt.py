@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -23,8 +24,12 @@ from xenstack.host.hypervisor.libvirt.adapter import LibvirtHypervisor
 from xenstack.host.hypervisor.libvirt.instance import embedded
 from xenstack.host.hypervisor.libvirt.settings import Settings
 from xenstack.host.hypervisor.port import (
+    DiskFormat,
     DomainSpec,
+    EventKind,
+    FileUnusable,
     KernelBoot,
+    StopReason,
     VifSpec,
 )
 from xenstack.run import run
@@ -144,3 +149,72 @@ def rig(machine: Machine, guest: Guest, tmp_path: Path) -> Iterator[LibvirtRig]:
 
 class TestLibvirt(HypervisorSuite):
     """All of the shared suite."""
+
+
+def test_the_guest_sees_its_devices_in_xenapi_order(rig: LibvirtRig) -> None:
+    """Whatever the order they were given or plugged in: PCI slots follow userdevice and device numbers."""
+    spec = rig.spec(disks=(rig.disk("5"), rig.disk("0")), vifs=(rig.vif("3"), rig.vif("0")))
+    rig.start(spec)
+    rig.hypervisor.attach_disk(spec.uuid, rig.disk("2"))
+    rig.hypervisor.attach_vif(spec.uuid, rig.vif("1"))
+    serials = "cd /sys/bus/pci/devices; for d in *; do cat $d/virtio*/block/*/serial 2>/dev/null && echo; done"
+    wait_until(lambda: "serial-2" in rig.ask(spec, serials), 20, "the hot-plugged disk")
+    assert rig.ask(spec, serials).split() == ["serial-0", "serial-2", "serial-5"]
+    names = {name: slot for slot, name in (line.split() for line in rig.ask(spec, _VIF_SLOTS).splitlines())}
+    domain = rig.hypervisor.domain(spec.uuid)
+    assert domain is not None
+    assert [mac for mac, _ in sorted(names.items(), key=lambda item: item[1])] == [v.mac for v in domain.vifs]
+
+
+_VIF_SLOTS = "cd /sys/bus/pci/devices; for d in *; do for n in $d/virtio*/net/*; do " + (
+    '[ -e $n/address ] && echo "$d $(cat $n/address)"; done; done'
+)
+
+
+def test_a_crash_is_told_and_swept(rig: LibvirtRig) -> None:
+    spec = rig.start(rig.spec())
+    rig.type(spec, "echo c > /proc/sysrq-trigger")
+    rig.heard.wait(spec.uuid, EventKind.STOPPED, StopReason.CRASH)
+    rig.assert_gone(spec)
+
+
+def test_a_killed_qemu_is_told_and_swept(rig: LibvirtRig) -> None:
+    spec = rig.spec()
+    rig.hypervisor.create_paused(spec)
+    (pid,) = rig.machine.processes(spec.uuid)
+    os.kill(pid, signal.SIGKILL)
+    rig.heard.wait(spec.uuid, EventKind.STOPPED, StopReason.CRASH)
+    rig.assert_gone(spec)
+
+
+def test_destroy_leaves_no_log_of_qemu(rig: LibvirtRig) -> None:
+    spec = rig.spec()
+    rig.hypervisor.create_paused(spec)
+    logs = rig.machine.settings.qemu_log_directory
+    assert logs is not None
+    assert (logs / f"{spec.uuid}.log").exists()
+    rig.hypervisor.destroy(spec.uuid)
+    assert list(logs.glob(f"{spec.uuid}*")) == []
+
+
+def test_the_console_log_is_bounded(rig: LibvirtRig) -> None:
+    """A guest that prints 1.2 MB leaves at most 1 MiB, the end of it."""
+    spec = rig.start(rig.spec())
+    assert spec.console_log is not None
+    log = spec.console_log
+    rig.type(
+        spec, "i=0; while [ $i -lt 3 ]; do head -c 400000 /dev/zero | tr '\\0' x; i=$((i+1)); done; echo FINI''SHED"
+    )
+    wait_until(lambda: b"FINISHED" in log.read_bytes()[-2000:], 120, "1.2 MB of output")
+    time.sleep(2.5)
+    assert 0 < log.stat().st_size <= 1024 * 1024
+    assert log.read_bytes()[:1] != b"\0", "a hole: QEMU does not append"
+    assert b"FINISHED" in log.read_bytes()[-2000:]
+
+
+def test_a_disk_that_is_no_qcow2(rig: LibvirtRig) -> None:
+    disk = rig.disk("0", format=DiskFormat.QCOW2)
+    spec = rig.spec(disks=(disk,))
+    with pytest.raises(FileUnusable):
+        rig.hypervisor.create_paused(spec)
+    rig.assert_gone(spec)
