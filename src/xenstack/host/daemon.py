@@ -211,6 +211,7 @@ class Daemon:
             if since_expiry >= _EXPIRE_S:
                 since_expiry = 0.0
                 self.sessions.expire()
+                inventory.forget_old_tasks(self.store)
 
 
 async def serve(config: Config, announce: Callable[[Daemon], Any]) -> None:

@@ -6,6 +6,7 @@ that describes the machine is what the ports answer; what they do not know is le
 
 import platform
 import time
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import Any
 
@@ -19,6 +20,8 @@ from xenstack.xenapi.model import NULL
 _API = (2, 23)  # the data model's version
 _VDI_OPERATIONS = ("CREATE", "DELETE", "ATTACH", "DETACH", "ACTIVATE", "DEACTIVATE", "CLONE", "SNAPSHOT", "RESIZE")
 _HOST_OPERATIONS = ["provision", "vm_start", "vm_resume"]
+_TASK_KEPT = timedelta(days=1)
+_TASKS = 5_000
 _TEMPLATE = "Other install media"
 
 
@@ -45,6 +48,17 @@ def refresh(store: Store, config: Config, facts: HostFacts, interfaces: list[Hos
             fields = {"status": "failure", "error_info": lost, "progress": 1.0, "finished": now()}
             store.set("task", task, **fields, allowed_operations=[], current_operations={})
     return host, pool
+
+
+def forget_old_tasks(store: Store) -> None:
+    """Tasks that ended a day ago, and all but the newest few thousand: clients forget to destroy theirs."""
+    ended = [ref for ref, record in store.views("task") if record["status"] != "pending"]
+    limit = (datetime.now(UTC) - _TASK_KEPT).strftime("%Y%m%dT%H:%M:%SZ")
+    for position, ref in enumerate(ended):
+        if position < len(ended) - _TASKS or store.get("task", ref, "finished") < limit:
+            with store.transaction():
+                if store.exists("task", ref):
+                    store.delete("task", ref)
 
 
 def refresh_memory(store: Store, host: str, facts: HostFacts) -> None:

@@ -37,13 +37,18 @@ def read_call(body: bytes) -> Call:
         raise Malformed(f"not JSON: {str(why)[:200]}") from None
     if not isinstance(data, dict):
         raise Malformed("a call is an object")
+    version = "2.0" if "jsonrpc" in data else "1.0"
+    if version != data.get("jsonrpc", "1.0"):
+        raise Malformed("jsonrpc must be 2.0")
     method, arguments, call_id = data.get("method"), data.get("params"), data.get("id")
+    if version == "2.0" and (arguments is None or isinstance(arguments, dict)):
+        arguments = [] if arguments is None else [arguments]  # named parameters are one wrong argument, as with xapi
     if not isinstance(method, str) or not isinstance(arguments, list):
         raise Malformed("a call has a method and a list of params")
     if isinstance(call_id, bool) or not isinstance(call_id, int | str):
         raise Malformed("the id must be a number or a string")
     _bounded(arguments)
-    return Call(method, arguments, call_id, "2.0" if "jsonrpc" in data else "1.0")
+    return Call(method, arguments, call_id, version)
 
 
 def _integer(text: str) -> int:

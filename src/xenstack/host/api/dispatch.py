@@ -130,6 +130,7 @@ class Dispatcher:
             return await self._threaded(lambda: self._handle(message, arguments, session, Task.hidden(self._store)))
         plan = self._planned(message)
         if plan is None:
+            self._check_object(message, arguments)
             raise _refusal(message)
         if plan.quick:
             return plan.run(self._store, arguments)
@@ -163,10 +164,18 @@ class Dispatcher:
         self._queue.start(task, work)
         return Answer(task.ref, Type("ref", "task"))
 
+    def _check_object(self, message: Message, arguments: list[Any]) -> None:
+        """A refused call about an object that is not there says so first. Errors: HandleInvalid."""
+        first = message.parameters[0] if message.parameters else None
+        if first is not None and first.type == Type("ref", message.cls) and message.state != "Removed":
+            self._store.view(message.cls, arguments[0])
+
     def _planned(self, message: Message) -> implicit.Implicit | None:
         name = message.full_name
         if name not in self._implicit:
-            known = message.implicit or message.cls == "message"  # whose records xapi serves by hand
+            known = (
+                (message.implicit and self._model.classes[message.cls].state != "Removed") or message.cls == "message"
+            )  # whose records xapi serves by hand
             self._implicit[name] = implicit.plan(self._store, message) if known else None
         return self._implicit[name]
 
@@ -225,6 +234,6 @@ def _required(message: Message) -> int:
 
 
 def _refusal(message: Message) -> XenAPIError:
-    if message.state == "Removed" and not message.implicit:
+    if message.state == "Removed":
         return MessageRemoved()
     return NotImplementedByHost(message.full_name)

@@ -43,6 +43,8 @@ def generation_of(token: str) -> int:
     match = _TOKEN.fullmatch(token)
     if match is None:
         raise EventFromTokenParseFailure(token)
+    if int(match[1]) >= 1 << 62:
+        raise EventFromTokenParseFailure(token)
     return int(match[1])
 
 

@@ -45,7 +45,9 @@ class Password:
         return hmac.compare_digest(_digest(password, cost, salt), digest)
 
     def change(self, password: str) -> None:
-        """Set another; the file keeps its hash only."""
+        """Set another; the file keeps its hash only, unless it is the same."""
+        if self.matches(password):
+            return
         cost, salt, digest = self._kept = _hashed(password)
         write_secret(self._file, f"scrypt${cost}${salt.hex()}${digest.hex()}\n")
 

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from xenstack.host.api import access
 from xenstack.host.api.server import Refused, Request, written
@@ -24,7 +25,7 @@ from xenstack.host.operations import translate
 from xenstack.host.storage.port import Format, StorageError, Vdi
 from xenstack.host.tasks.queue import Queue, promised
 from xenstack.host.tasks.task import ENDED, Task
-from xenstack.xenapi.errors import HandleInvalid, UuidInvalid, VdiReadonly, XenAPIError
+from xenstack.xenapi.errors import HandleInvalid, InternalError, UuidInvalid, VdiIoError, VdiReadonly, XenAPIError
 from xenstack.xenapi.model import NULL
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ class Transfers:
     async def put(self, request: Request) -> None:
         """PUT /import_raw_vdi."""
         job = await self._job(request, "put_import_raw_vdi")
-        length = _length(request)
+        if request.query.get("chunked", "false").lower() not in ("false", "0", ""):
+            self._refuse(job, Refused(501, "Method Not Implemented", "xapi's own chunked framing is not served"))
+        length = self._length(job, request)
         await request.connection.invite()
         head = request.connection.take()
         lent = request.connection.stream.blocking()
@@ -81,9 +84,9 @@ class Transfers:
 
         try:
             answer = await asyncio.to_thread(whole)
-            task.succeed()
+            task.succeed(f"<value>{job.vdi}</value>")
         except (OSError, TimeoutError) as why:
-            task.fail(XenAPIError.from_wire(["VDI_IO_ERROR", f"the client left: {why}"]))
+            task.fail(VdiIoError(f"the client left: {why}"))
             raise
         except Exception as why:
             error = _spoken(job, why)
@@ -95,6 +98,16 @@ class Transfers:
             self._queue.forget(task)
         await request.connection.stream.send(answer)
 
+    def _length(self, job: _Job, request: Request) -> int | None:
+        try:
+            return _length(request)
+        except Refused as why:
+            self._refuse(job, why)
+
+    def _refuse(self, job: _Job, why: Refused) -> NoReturn:
+        job.context.task.fail(InternalError(why.detail or why.reason))
+        raise why
+
     async def _job(self, request: Request, realm: str) -> _Job:
         session = await access.check(request, self._sessions, realm)
         task = self._task(request.query.get("task_id", ""))
@@ -102,7 +115,7 @@ class Transfers:
         try:
             return _described(context, request.query)
         except Refused as why:
-            task.fail(XenAPIError.from_wire(["INTERNAL_ERROR", why.detail or why.reason]))
+            task.fail(InternalError(why.detail or why.reason))
             raise
         except XenAPIError as why:
             task.fail(why)

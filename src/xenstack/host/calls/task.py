@@ -17,28 +17,31 @@ def create(context: Context, label: str, description: str) -> str:
 
 @call("task.destroy")
 def destroy(context: Context, self: str) -> None:
-    """Remove the record; the task of a call under way is removed when that has ended."""
-    context.store.view("task", self)
-    if context.queue.destroy_at_end(self):
-        return
-    with context.store.transaction():
-        if context.store.exists("task", self):
-            context.store.delete("task", self)
+    """Remove the record of a task that has ended; one that is pending is marked, and removed when it ends."""
+    store = context.store
+    with store.transaction():
+        if store.get("task", self, "status") in ENDED:
+            store.delete("task", self)
+            return
+        under_way = store.get("task", self, "current_operations")
+        if "task" in under_way:
+            raise MapDuplicateKey("task", "current_operations", self, "task")
+        store.set("task", self, current_operations={**under_way, "task": "destroy"})
+    if context.queue.knows(self) and not context.queue.destroy_at_end(self):
+        with store.transaction():  # it ended in between
+            if store.exists("task", self):
+                store.delete("task", self)
 
 
 @call("task.cancel")
 def cancel(context: Context, task: str) -> None:
-    """Ask for an end. Nothing happens when it has ended."""
+    """Ask for an end. Nothing happens when it has ended; a task that a client made shows the wish, for that client."""
     with context.store.transaction():
         if context.store.get("task", task, "status") in ENDED:
             return
-        running = context.queue.knows(task)
-        if running:
-            context.store.set("task", task, current_operations={context.task.ref: "cancel"})
-        else:
-            context.store.set("task", task, status="cancelled", finished=now(), progress=1.0)
-    if running:
-        context.queue.cancel(task)
+        under_way = context.store.get("task", task, "current_operations")
+        context.store.set("task", task, current_operations={**under_way, context.task.ref: "cancel"})
+    context.queue.cancel(task)
 
 
 @call("task.set_status")
