@@ -1,4 +1,4 @@
-"""One host in the test's own process, on simulated ports: what operations and handlers work on.
+"""One host in the test's own process, on simulated ports unless others are given: what operations work on.
 
 `Machine` is a real Context with real records and journal; only the hypervisor, the switch and the disks are simulated.
 """
@@ -35,19 +35,20 @@ class Machine:
     """The host, and short words for what tests do with it. `call("VM.start", vm, False, False)` runs a handler."""
 
     folder: Path
+    hypervisor: Any = None
+    storage: Any = None
     store: Store = field(init=False)
-    hypervisor: SimulatedHypervisor = field(init=False)
     network: SimulatedNetwork = field(init=False)
-    storage: SimulatedStorage = field(init=False)
     journal: Journal = field(init=False)
     sr: str = ""
 
     def __post_init__(self) -> None:
         load_all()
         self.config = Config(state=self.folder)
-        self.hypervisor = SimulatedHypervisor(self.folder)
+        self.folder.mkdir(exist_ok=True)
+        self.hypervisor = self.hypervisor or SimulatedHypervisor(self.folder)
         self.network = SimulatedNetwork(self.folder)
-        self.storage = SimulatedStorage()
+        self.storage = self.storage or SimulatedStorage()
         self.open()
         with self.store.transaction():
             host = self.store.create("host", {"enabled": True, "address": "127.0.0.1"})

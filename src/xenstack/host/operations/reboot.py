@@ -8,10 +8,10 @@ xapi does at every reboot.
 import time
 from pathlib import Path
 
-from xenstack.host.hypervisor.port import AfterReboot, EventKind
+from xenstack.host.hypervisor.port import AfterReboot, DomainEvent, EventKind
 from xenstack.host.operations import residence, spec, start, stop, translate
 from xenstack.host.operations.machine import Machine
-from xenstack.host.operations.wait import Waiter
+from xenstack.host.operations.wait import Waiter, Watch
 from xenstack.host.storage.port import Format, Opened
 from xenstack.xenapi.errors import VmShutdownTimeout
 
@@ -56,21 +56,31 @@ def reboot_politely(machine: Machine, vm: str, *, timeout_s: float = stop.SHUTDO
     with translate.spoken(machine.store, "VM.clean_reboot", vm):
         if in_place(machine, vm):
             with Waiter.of(machine.hypervisor).watching(uuid, EventKind.REBOOTED, EventKind.STOPPED) as seen:
-                machine.hypervisor.request_reboot(uuid)
-                until = time.monotonic() + timeout_s
-                while not (event := seen.wait(_POLL_S)):
-                    machine.task.check_cancelled()
-                    if time.monotonic() > until:
-                        raise VmShutdownTimeout(vm, str(timeout_s))
+                event = _request(machine, vm, uuid, seen, timeout_s)
             if event.kind is EventKind.REBOOTED:
                 restarted(machine, vm)
                 return
             # the guest powered off instead: to reboot is what its owner asked for
         else:
-            machine.hypervisor.request_shutdown(uuid)
-            stop.await_gone(machine, vm, uuid, timeout_s)
+            stop.shut_down(machine, vm, uuid, timeout_s)
     stop.stop(machine, vm)
     start.start(machine, vm, paused=False, anywhere=False)
+
+
+def _request(machine: Machine, vm: str, uuid: str, seen: Watch, timeout_s: float) -> DomainEvent:
+    """Ask until the guest has rebooted or is gone."""
+    begun = time.monotonic()
+    asked = -stop.AGAIN_S
+    while True:
+        machine.task.check_cancelled()
+        waited = time.monotonic() - begun
+        if waited >= timeout_s:
+            raise VmShutdownTimeout(vm, str(timeout_s))
+        if waited >= asked + stop.AGAIN_S:
+            asked = waited
+            machine.hypervisor.request_reboot(uuid)
+        if (event := seen.wait(_POLL_S)) is not None:
+            return event
 
 
 def restarted(machine: Machine, vm: str) -> None:

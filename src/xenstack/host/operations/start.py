@@ -176,7 +176,6 @@ def start(machine: Machine, vm: str, *, paused: bool, anywhere: bool) -> None:
     """
     try:
         with translate.spoken(machine.store, "VM.start", vm):
-            check_room(machine, vm)
             old = spec.last_domid(machine.store.view("VM", vm))
             run(_plan(machine, vm, paused=paused), machine.task, machine.journal)
             if old is not None:

@@ -1,10 +1,13 @@
 """VM.hard_shutdown and VM.clean_shutdown, and what is put away whenever a domain is gone, whoever ended it."""
 
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from xenstack.host.hypervisor.port import DomainMissing
 from xenstack.host.network.port import NetworkError, tap_name
 from xenstack.host.operations import residence, spec, translate
 from xenstack.host.operations.machine import NULL, Machine
@@ -15,6 +18,7 @@ from xenstack.xenapi.errors import VmShutdownTimeout
 log = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S = 1200.0  # what a guest gets to shut down on request, as on xapi
+AGAIN_S = 15.0  # how often the button is pressed: a guest that still boots does not hear the first time
 _POLL_S = 0.5  # how often a waiting request looks whether its task was cancelled
 
 
@@ -123,16 +127,22 @@ def stop_politely(machine: Machine, vm: str, *, timeout_s: float = SHUTDOWN_TIME
     """
     uuid = machine.store.get("VM", vm, "uuid")
     with translate.spoken(machine.store, "VM.clean_shutdown", vm):
-        machine.hypervisor.request_shutdown(uuid)
-        await_gone(machine, vm, uuid, timeout_s)
+        shut_down(machine, vm, uuid, timeout_s)
         run(plan(machine, decide(machine, vm)), machine.task, machine.journal)
 
 
-def await_gone(machine: Machine, vm: str, uuid: str, timeout_s: float) -> None:
-    """Wait until the domain is gone. Raises VmShutdownTimeout, TaskCancelled."""
-    waited = 0.0
-    while not machine.hypervisor.await_gone(uuid, _POLL_S):
+def shut_down(machine: Machine, vm: str, uuid: str, timeout_s: float) -> None:
+    """Press the power button until the domain is gone. Raises VmShutdownTimeout, TaskCancelled."""
+    begun = time.monotonic()
+    pressed = -AGAIN_S
+    while True:
         machine.task.check_cancelled()
-        waited += _POLL_S
+        waited = time.monotonic() - begun
         if waited >= timeout_s:
             raise VmShutdownTimeout(vm, str(timeout_s))
+        if waited >= pressed + AGAIN_S:
+            pressed = waited
+            with suppress(DomainMissing):
+                machine.hypervisor.request_shutdown(uuid)
+        if machine.hypervisor.await_gone(uuid, _POLL_S):
+            return

@@ -184,7 +184,6 @@ def resume(machine: Machine, vm: str, *, paused: bool) -> None:
     if not image:
         raise VmHasNoSuspendVdi(vm)
     with translate.spoken(machine.store, "VM.resume", vm):
-        start.check_room(machine, vm)
         going = start.decide(machine, vm, paused=paused, waking=True)
         old = spec.last_domid(machine.store.view("VM", vm))
         facts = ResumeFacts(**vars(going), image=image)
