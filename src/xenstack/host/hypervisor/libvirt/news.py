@@ -88,8 +88,12 @@ class News:
         details: str,
         _opaque: object,
     ) -> None:
+        self.qemu_shutdown(domain.UUIDString(), details)
+
+    def qemu_shutdown(self, uuid: str, details: str) -> None:
+        """QEMU's own SHUTDOWN event; `details` is its JSON."""
         if json.loads(details or "{}").get("reason") in RESETS:
-            self._reset.add(domain.UUIDString())
+            self._reset.add(uuid)
 
     def lifecycle(self, uuid: str, event: int, detail: int) -> None:
         """A lifecycle event of libvirt."""
