@@ -23,6 +23,9 @@ def destroy(host: Host, instance: Any, *, destroy_disks: bool) -> None:
         host.settle()
         found = host.records.vm_of(instance.uuid)
         if found is None:
+            host.catch_up()  # a build may have failed a moment ago
+            found = host.records.vm_of(instance.uuid)
+        if found is None:
             LOG.info("There is no VM of this instance on the host", instance=instance)
         else:
             remove_vm(host, found[0], found[1]["power_state"])

@@ -111,7 +111,7 @@ def owned(host: Host, instance: Any) -> list[str]:
 def destroy(host: Host, vdi: str) -> None:
     """Remove a VDI. No error when it is gone."""
     try:
-        host.call("VDI.destroy", vdi)
+        insist(host, "vdi", "VDI.destroy", vdi)
     except (errors.HandleInvalid, errors.UuidInvalid):
         return
 

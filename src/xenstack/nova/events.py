@@ -96,7 +96,7 @@ class Watcher:
 
     def _take(self, batch: Batch) -> None:
         events = [read(entry) for entry in batch.events]
-        for change in self._records.apply(events, complete=batch.complete):
+        for change in self._records.apply(events, complete=batch.complete, token=batch.token):
             if change.after and (change.before or not batch.complete) and not self._is_expected(change):
                 self._changes.put(change)
         if not self._complete.is_set():

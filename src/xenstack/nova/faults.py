@@ -38,7 +38,7 @@ def translated(instance: Any) -> Iterator[None]:
     try:
         yield
     except errors.HostNotEnoughFreeMemory as why:
-        raise exception.InsufficientFreeMemory(uuid=instance.uuid) from why
+        raise exception.ComputeResourcesUnavailable(reason=f"the host has not the memory: {why}") from why
     except errors.HandleInvalid as why:
         if why.cls.lower() == "vm":
             raise exception.InstanceNotFound(instance_id=instance.uuid) from why

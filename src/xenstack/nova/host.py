@@ -58,16 +58,27 @@ class Host:
             raise exception.InstanceNotFound(instance_id=instance.uuid)
         return found
 
+    def catch_up(self) -> None:
+        """Return when the records show everything that has happened until now, also what no call has told us.
+
+        XenAPI's own way: an injected event has a token, and the stream's tokens are greater once it has come by.
+        """
+        self.settle()
+        token = str(self.call("event.inject", "host", self.ref))
+        if not self.records.wait(lambda: self.records.token > token, _SEEN_S):
+            LOG.warning("The event stream lags behind")
+
     def await_state(self, vm: str, *states: str) -> str:
         """Wait until the records show the VM in one of these power states, as a call has just made it.
 
         A guest may have gone on meanwhile (it powers off as soon as it runs): then its record is read once, and what
         it says is the answer. "" when the VM is gone.
         """
+        known = self.records.get("vm", vm) is not None
 
         def seen() -> bool:
             record = self.records.get("vm", vm)
-            return record is None or record["power_state"] in states
+            return known if record is None else record["power_state"] in states
 
         if not self.records.wait(seen, _SEEN_S):
             try:

@@ -51,9 +51,11 @@ class Records:
         self._vm_of: dict[str, str] = {}
         self._last_domid: dict[str, int] = {}
         self.host = NULL
+        self.token = ""
 
-    def apply(self, events: Iterable[Event], *, complete: bool) -> list[Change]:
-        """Take a batch in; `complete` says that the batch is all there is: what it lacks is gone.
+    def apply(self, events: Iterable[Event], *, complete: bool, token: str = "") -> list[Change]:
+        """Take a batch in; `complete` says that the batch is all there is: what it lacks is gone. `token` is where
+        the stream stands with it.
 
         Answers which instances changed their power state.
         """
@@ -62,6 +64,7 @@ class Records:
             if complete:
                 events = [*self._vanished(events), *events]
             changes = [change for event in events if (change := self._take(event))]
+            self.token = token
             self._changed.notify_all()
             return changes
 

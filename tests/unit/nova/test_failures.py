@@ -125,7 +125,7 @@ def test_a_host_without_the_memory_is_told_so(compute: Compute, cached: str) -> 
     before = compute.everything()
     instance = make_instance(cached)
     instance.flavor.memory_mb = 1 << 20
-    with pytest.raises(exception.InsufficientFreeMemory):
+    with pytest.raises(exception.ComputeResourcesUnavailable):
         compute.spawn(instance)
     assert compute.everything() == before
 
