@@ -132,10 +132,14 @@ class Events:
                 return list(answer["events"])
 
     def inject(self, cls: str, ref: str) -> str:
-        """event.inject: an event for an unchanged object; returns the token that has it. Errors: HandleInvalid."""
+        """event.inject: an event for an unchanged object. Errors: HandleInvalid.
+
+        The token is the one just before it: event.from from there on tells of it, and the tokens that event.from
+        returns afterwards are greater. That is how clients wait until they have seen everything up to now.
+        """
         if cls not in self._store.model.classes:
             raise HandleInvalid(cls, ref)
-        return token_of(self._store.inject(cls, ref))
+        return token_of(self._store.inject(cls, ref) - 1)
 
     def forget_from_any_thread(self, session: str) -> None:
         """The session has ended: its waiters wake and find out."""
