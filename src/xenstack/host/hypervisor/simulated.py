@@ -172,7 +172,7 @@ class SimulatedHypervisor:
         with self._verb("suspend", uuid):
             record = self._record(uuid)
             try:
-                if path.parent.is_dir():
+                if self._check_files or path.parent.is_dir():
                     path.write_text(spec_to_json(record.spec))
                 else:  # simulated storage has no folders: its paths are names
                     self._images[path] = spec_to_json(record.spec)

@@ -46,6 +46,11 @@ ANY = None
 TABLE: tuple[tuple[int | None, str, Make], ...] = (
     (libvirt.VIR_ERR_NO_DOMAIN, "", lambda s: DomainMissing(s.uuid)),
     (ANY, r"domain is not running|domain is no longer running", lambda s: DomainMissing(s.uuid)),
+    (
+        ANY,
+        r"target (\w+) already exists|Duplicate ID '([^']+)'",
+        lambda s: DeviceExists(s.uuid, s[1] or s[2]),
+    ),
     (ANY, r"already (active|exists|defined)|is already being started", lambda s: DomainExists(s.uuid)),
     (libvirt.VIR_ERR_OPERATION_TIMEOUT, "", lambda s: TimedOut(s.verb, s.uuid)),
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, "", lambda s: TimedOut(s.verb, s.uuid)),
@@ -79,11 +84,6 @@ TABLE: tuple[tuple[int | None, str, Make], ...] = (
     (libvirt.VIR_ERR_NO_MEMORY, "", lambda _: NotEnoughMemory(0, 0)),
     (libvirt.VIR_ERR_DEVICE_MISSING, "(.*)", lambda s: DeviceMissing(s.uuid, s[1])),
     (ANY, r"[Dd]evice ([\w-]+) is already in the process of unplug", lambda s: DetachRejected(s.uuid, s[1])),
-    (
-        ANY,
-        r"target (\w+) already exists|Duplicate ID '([^']+)'",
-        lambda s: DeviceExists(s.uuid, s[1] or s[2]),
-    ),
     (libvirt.VIR_ERR_NO_SUPPORT, "(.*)", lambda s: Unsupported(s[1])),
     (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "(.*)", lambda s: Unsupported(s[1])),
     (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, "(.*)", lambda s: Unsupported(s[1])),
