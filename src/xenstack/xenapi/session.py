@@ -18,6 +18,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 import xml.parsers.expat
 import xmlrpc.client
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,7 @@ _ENDED = frozenset({"success", "failure", "cancelled"})
 _ENDLESS = 1 << 50  # the length that clients of XenAPI declare when they do not know it
 _CHUNK = 1 << 20
 _TASK_POLL_S = 30.0
+_LET_GO_S = 15.0
 _BROKEN = (OSError, http.client.HTTPException, xmlrpc.client.Error, xml.parsers.expat.ExpatError, ValueError)
 
 
@@ -265,6 +267,11 @@ class Session:
                 with suppress(BrokenPipeError, ConnectionResetError):  # it has refused: its answer says why
                     _send_body(link, chunks, length)
                 refusal = self._answer(link)
+            except BaseException:
+                link.close()
+                with suppress(XenAPIError, Unreachable):  # until the server has let go of the VDI
+                    self._ended(task, _LET_GO_S)
+                raise
             finally:
                 link.close()
             self._settled(task, refusal)
@@ -367,19 +374,25 @@ class Session:
             return f"no answer: {why!r}"
         return "" if answer.status == 200 else f"HTTP {answer.status}: {text}"
 
-    def _settled(self, task: str, refusal: str) -> None:
-        """Wait for the task's end and raise its error; `refusal` is for a server that left the task alone."""
+    def _ended(self, task: str, timeout_s: float | None) -> Any:
+        """The task's record once it has ended; None when it has not in time (None: no limit)."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         token = ""
         while True:
             record = self.call("task.get_record", task)
             if record["status"] in _ENDED:
-                break
-            if refusal:
-                raise Unreachable(self.url, refusal)
-            answer = self.call(
-                "event.from", [f"task/{task}"], token, _TASK_POLL_S, timeout_s=_TASK_POLL_S + self._timeout_s
-            )
+                return record
+            wait_s = _TASK_POLL_S if deadline is None else min(_TASK_POLL_S, deadline - time.monotonic())
+            if wait_s <= 0:
+                return None
+            answer = self.call("event.from", [f"task/{task}"], token, wait_s, timeout_s=wait_s + self._timeout_s)
             token = str(answer["token"])
+
+    def _settled(self, task: str, refusal: str) -> None:
+        """Wait for the task's end and raise its error; `refusal` is for a server that left the task alone."""
+        record = self._ended(task, 0.0 if refusal else None)
+        if record is None:
+            raise Unreachable(self.url, refusal)
         if record["status"] != "success":
             raise XenAPIError.from_wire(list(record["error_info"]))
         if refusal:
