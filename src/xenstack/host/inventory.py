@@ -144,7 +144,11 @@ def _host(store: Store, config: Config, facts: HostFacts) -> str:
         "virtual_hardware_platform_versions": [0, 1, 2],
     }
     host = _put(store, "host", known, values, first)
-    started = {"agent_start_time": f"{int(time.time())}."}
+    now = time.time()
+    started = {
+        "agent_start_time": f"{int(now)}.",
+        "boot_time": f"{int(now - time.clock_gettime(time.CLOCK_BOOTTIME))}.",
+    }
     store.set("host", host, other_config={**store.get("host", host, "other_config"), **started})
     refresh_memory(store, host, facts)
     return host
