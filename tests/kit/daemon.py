@@ -1,4 +1,4 @@
-"""A real host daemon for tests: its own process, a free loopback port, everything simulated."""
+"""A real host daemon for tests: its own process, a free loopback port, everything simulated unless told otherwise."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xenstack.xenapi.session import Session, Unreachable
@@ -33,6 +33,9 @@ class Daemon:
     password: str = "only for tests"
     user: str = "root"
     process: subprocess.Popen[bytes] | None = None
+    settings: str = ""  # more lines of the configuration
+    command: tuple[str, ...] = ("-m", "xenstack.host")  # what Python runs
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -49,16 +52,16 @@ class Daemon:
         secret.touch(mode=0o600)
         secret.write_text(self.password + "\n")
         config.write_text(
-            f'state = "{self.state}"\npassword_file = "{secret}"\nhost_name = "dom0-test"\n'
+            f'{self.settings}\nstate = "{self.state}"\npassword_file = "{secret}"\nhost_name = "dom0-test"\n'
             f'[[listeners]]\naddress = "127.0.0.1:{self.port}"\n'
         )
         with (self.state.parent / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "xenstack.host", "serve", "--config", str(config)],
+                [sys.executable, *self.command, "serve", "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+                env={**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}", **self.environment},
             )
         deadline = time.monotonic() + _UP_S
         while True:
