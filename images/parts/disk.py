@@ -32,7 +32,7 @@ def make(root: Path, kernel: Path, initrd: Path, work: Path, target: Path) -> No
     _truncate(ext4, _ROOT_SIZE)
     environment = {"E2FSPROGS_FAKE_TIME": "1700000000"}
     features = "^has_journal,^metadata_csum,^64bit" + (",^orphan_file" if _knows_orphan_file() else "")
-    run("mke2fs", "-q", "-t", "ext4", "-O", features, "-L", LABEL, "-U", _IDENTITY, "-E",
+    run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", features, "-L", LABEL, "-U", _IDENTITY, "-E",
         f"hash_seed={_IDENTITY},resize=33554432", "-m", "0", "-d", root, ext4, env=environment)  # fmt: skip
     with target.open("wb") as disk:
         disk.truncate(SIZE)

@@ -19,6 +19,8 @@ BOOT = (
     "xen-netfront",
     "evdev",  # evdev and button: the ACPI power button
     "button",
+    "pvpanic-mmio",  # a guest that crashes tells its host
+    "pvpanic-pci",
 )
 LATE = ("virtio_scsi", "ata_piix", "ata_generic", "sd_mod", "sr_mod", "isofs", "vfat", "nls_iso8859-1")
 
