@@ -53,7 +53,7 @@ def hypervisor_of(config: Config) -> Hypervisor:
         return LibvirtHypervisor(Settings(uri=config.libvirt_uri, run_directory=config.run))
     from xenstack.host.hypervisor.simulated import SimulatedHypervisor
 
-    return SimulatedHypervisor(config.state / "simulated", memory_total=config.simulated_memory)
+    return SimulatedHypervisor(config.state / "simulated" / "hypervisor", memory_total=config.simulated_memory)
 
 
 def network_of(config: Config) -> Network:
@@ -64,7 +64,7 @@ def network_of(config: Config) -> Network:
         return OpenVSwitch(Settings())
     from xenstack.host.network.simulated import SimulatedNetwork
 
-    return SimulatedNetwork(config.state / "simulated")
+    return SimulatedNetwork(config.state / "simulated" / "network")
 
 
 def storage_of(config: Config) -> Storage:
@@ -85,8 +85,9 @@ class Daemon:
         """Open everything that is below the calls. Errors: OSError, ValueError, and what the adapters raise."""
         for folder in (config.state, config.kernels, config.console_logs, config.plugins, config.sr):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if "simulated" in (config.hypervisor, config.network):
-            (config.state / "simulated").mkdir(exist_ok=True, mode=0o700)
+        for part in ("hypervisor", "network"):
+            if getattr(config, part) == "simulated":
+                (config.state / "simulated" / part).mkdir(parents=True, exist_ok=True, mode=0o700)
         load_all()
         self.config = config
         self.password = Password(config.password)

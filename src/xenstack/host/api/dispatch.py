@@ -174,13 +174,14 @@ class Dispatcher:
         name = message.full_name
         if name not in self._implicit:
             known = (
-                (message.implicit and self._model.classes[message.cls].state != "Removed") or message.cls == "message"
-            )  # whose records xapi serves by hand
+                message.implicit and self._model.classes[message.cls].state != "Removed"
+            ) or message.cls == "message"  # whose records xapi serves by hand
             self._implicit[name] = implicit.plan(self._store, message) if known else None
         return self._implicit[name]
 
     def _has_async(self, message: Message) -> bool:
-        if message.cls in _NO_ASYNC or message.name == "list_methods":
+        reads = message.cls == "message" and message.name.startswith("get_")
+        if message.cls in _NO_ASYNC or message.name == "list_methods" or reads:
             return False
         return not message.implicit or message.name in ("create", "destroy")
 
