@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import sqlite3
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 from xenstack.host import config as configs
 from xenstack.host.config import Config, ConfigError, Listener
 from xenstack.host.daemon import Daemon, serve, with_default_listener
+from xenstack.host.hypervisor.port import HypervisorError
+from xenstack.host.network.port import NetworkError
+from xenstack.host.storage.port import StorageError
+
+_CANNOT_START = (OSError, ValueError, sqlite3.Error, HypervisorError, NetworkError, StorageError)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,8 +85,9 @@ def main(words: list[str] | None = None) -> int:
     )
     try:
         asyncio.run(serve(config, announce))
-    except (OSError, ValueError) as why:
-        print(f"xenstack host: {why}", file=sys.stderr)
+    except _CANNOT_START as why:
+        logging.debug("cannot go on", exc_info=True)
+        print(f"xenstack host: {type(why).__name__}: {why}", file=sys.stderr)
         return 1
     return 0
 

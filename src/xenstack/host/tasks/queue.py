@@ -12,7 +12,7 @@ from typing import Any
 
 from xenstack.host.tasks.plan import Stuck
 from xenstack.host.tasks.task import Task
-from xenstack.xenapi.errors import InternalError, TooManyPendingTasks, XenAPIError
+from xenstack.xenapi.errors import InternalError, TaskCancelled, TooManyPendingTasks, XenAPIError
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,12 @@ class Queue:
         with self._lock:
             self._tasks[task.ref] = task
         try:
-            self.submit(lambda: self._run(task, work))
+            future = self.submit(lambda: self._run(task, work))
         except XenAPIError as why:
-            self.forget(task)
             task.fail(why)
+            self.forget(task)
             raise
+        future.add_done_callback(lambda done: self._dropped(task) if done.cancelled() else None)
 
     def watch(self, task: Task) -> None:
         """Make a task known that runs elsewhere, so that it can be cancelled."""
@@ -97,6 +98,10 @@ class Queue:
             for task in self._tasks.values():
                 task.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _dropped(self, task: Task) -> None:
+        task.fail(TaskCancelled(task.ref))
+        self.forget(task)
 
     def _run(self, task: Task, work: Callable[[], str]) -> None:
         try:
