@@ -24,11 +24,22 @@ class Session(session.Session):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._count = _Count()
+        self._closed = False
 
     @property
     def round_trips(self) -> int:
         """Requests that this thread has sent so far."""
         return self._count.trips
+
+    def close(self) -> None:
+        """Log out for good: the watcher, which is in a call at that moment, must not log in again."""
+        self._closed = True
+        super().close()
+
+    def _login(self) -> str:
+        if self._closed:
+            raise session.Unreachable(self.url, "this service is stopping")
+        return super()._login()
 
     def _send(self, method: str, arguments: tuple[Any, ...], timeout_s: float | None) -> Any:
         self._count.trips += 1

@@ -1,6 +1,7 @@
 """Power, reboot, pause, suspend and consoles of an instance that exists, and the news Nova gets."""
 
 import base64
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from nova.virt import event as virtevent
 from tests.kit.daemon import Daemon
 from tests.unit.nova.cloud import make_instance, make_port
 from tests.unit.nova.conftest import Compute
+
+from xenstack.xenapi.errors import HandleInvalid
 
 
 def state(compute: Compute, instance: Any) -> int:
@@ -205,3 +208,13 @@ def test_the_driver_outlives_the_daemon(compute: Compute, host: Daemon) -> None:
     assert compute.driver.instance_exists(instance)
     compute.driver.destroy(None, instance, None)
     assert not compute.driver.instance_exists(instance)
+
+
+def test_a_stopped_service_leaves_no_session_and_no_thread(compute: Compute) -> None:
+    ref = compute.driver.host.session.ref
+    names = {"xenapi-events", "xenapi-lifecycle"}
+    mine = [thread for thread in threading.enumerate() if thread.name in names]
+    compute.driver.cleanup_host("domu-1")
+    within(5, lambda: not any(thread.is_alive() for thread in mine))
+    with pytest.raises(HandleInvalid):
+        compute.wire.call("session.get_record", ref)
