@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xenstack.host.faults import Faults
 from xenstack.host.hypervisor import check
 from xenstack.host.hypervisor.feed import Feed
+from xenstack.host.hypervisor.guests import Guests
 from xenstack.host.hypervisor.plain import spec_from_json, spec_to_json
 from xenstack.host.hypervisor.port import (
     AfterReboot,
@@ -62,20 +63,6 @@ class _Record:
     state: DomainState
     started: float
     boots: int = 0
-
-
-@dataclass
-class Guests:
-    """How guests behave, by uuid; "*" means every guest."""
-
-    ignore_power_button: set[str] = field(default_factory=set)
-    keep_devices: set[str] = field(default_factory=set)
-
-    def ignores_power_button(self, uuid: str) -> bool:
-        return uuid in self.ignore_power_button or "*" in self.ignore_power_button
-
-    def keeps_devices(self, uuid: str) -> bool:
-        return uuid in self.keep_devices or "*" in self.keep_devices
 
 
 class SimulatedHypervisor:

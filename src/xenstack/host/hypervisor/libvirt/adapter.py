@@ -235,6 +235,10 @@ class LibvirtHypervisor:
         flags = libvirt.VIR_DOMAIN_AFFECT_LIVE
         most = self._on("set_vcpus", uuid, lambda d: d.vcpusFlags(flags | libvirt.VIR_DOMAIN_VCPU_MAXIMUM))
         check.check_vcpus(vcpus, most)
+        if vcpus > self._existing(uuid).vcpus and not self._on(
+            "set_vcpus", uuid, lambda domain: reading.takes_cpus(domain.XMLDesc())
+        ):
+            raise Unsupported("QEMU could abort: the domain was started with all its CPUs")
         self._on("set_vcpus", uuid, lambda domain: domain.setVcpusFlags(vcpus, flags))
 
     # -- questions

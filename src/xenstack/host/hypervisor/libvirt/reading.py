@@ -94,6 +94,11 @@ def stops_at_reboot(text: str) -> bool:
     return ET.fromstring(text).findtext("on_reboot") == "destroy"  # noqa: S314  (libvirt wrote it)
 
 
+def takes_cpus(text: str) -> bool:
+    """May a CPU be hot-plugged? Not into a domain with a bounded cache of translated code (see xml.features)."""
+    return ET.fromstring(text).find("./features/tcg/tb-cache") is None  # noqa: S314  (libvirt wrote it)
+
+
 def read_consoles(text: str) -> Consoles:
     """Where the domain listens. It may have been made with another run directory than today's."""
     root = ET.fromstring(text)  # noqa: S314  (libvirt wrote it)

@@ -31,8 +31,9 @@ class Settings:
     # Guest CPU model; "" is the machine type's own (qemu64 under TCG).
     cpu_model: str = ""
 
-    # MiB of translated code QEMU keeps per domain (TCG only); 0 is QEMU's own choice (up to 1 GiB). See MEMORY below.
-    tb_cache_MiB: int = 32
+    # MiB of translated code QEMU keeps per CPU of a domain all of whose CPUs are on line (TCG only); 0 is QEMU's own
+    # choice, up to 1 GiB. A 96 MiB guest that has booted: 166 MiB RSS with 16, 186 with 32, 203 with 0; same boot time.
+    tb_cache_MiB: int = 16
 
     # Offload checksums and segmentation from guest to switch. Off, because a userspace Open vSwitch drops packets whose
     # checksum is still to be filled in.

@@ -84,12 +84,14 @@ def operating_system(spec: DomainSpec, settings: Settings) -> ET.Element:
 
 
 def features(spec: DomainSpec, settings: Settings) -> ET.Element:
-    """<features>. The cache of translated code grows with the CPUs, hot-plugged ones included: QEMU aborts when a CPU
-    that comes later finds none of it left."""
+    """<features>. The bounded cache of translated code is for domains to which no CPU can come later.
+
+    QEMU aborts when a CPU that is hot-plugged finds no free part of the cache, and a small one is soon full.
+    """
     element = ET.Element("features")
     ET.SubElement(element, "acpi")
     ET.SubElement(element, "apic")
-    if settings.domain_type == "qemu" and settings.tb_cache_MiB:
+    if settings.domain_type == "qemu" and settings.tb_cache_MiB and spec.vcpus == spec.vcpus_max:
         tcg = ET.SubElement(element, "tcg")
         _text(tcg, "tb-cache", str(settings.tb_cache_MiB * spec.vcpus_max), unit="MiB")
     return element
