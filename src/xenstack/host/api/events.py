@@ -25,7 +25,7 @@ from xenstack.xenapi.errors import (
 )
 
 _TOKEN = re.compile(r"([0-9]{1,20}),([0-9]{1,20})")
-_GATHER_S = 0.01  # how long a burst may go on; a task's end is never held up longer
+_GATHER_S = 0.003  # how long a burst may go on; a task's end is never held up longer
 _MAX_WAIT_S = 3600.0
 _SILENT = frozenset(("session", "event"))  # classes that make no events
 _ORDER = {"add": 0, "mod": 1, "del": 2}

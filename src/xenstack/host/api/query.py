@@ -10,12 +10,20 @@ InternalError "missing field" for a field that is not there.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from xenstack.xenapi.errors import InternalError, InvalidValue
 from xenstack.xenapi.model import Class
 
-Row = Mapping[str, str | None]
+
+class Row(Protocol):
+    """A record as a query sees it: text by internal name, None for sets and maps."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> str | None: ...
+
+
 Test = Callable[[Row], bool]
 
 _TOKEN = re.compile(r'[ \t\n\r]+|(true|false|not|and|or|field)(?![A-Za-z0-9_])|([()=])|"([^"\n]*)"')
@@ -50,19 +58,30 @@ def internal_name(cls: str, field: str) -> str:
 
 def rows(cls: Class) -> Callable[[str, Mapping[str, Any]], Row]:
     """How records of a class look to a query."""
-    names = [(internal_name(cls.name, f.name), f.name, f.type.kind) for f in cls.fields.values()]
+    names = {internal_name(cls.name, name): name for name in cls.fields}
+    return lambda ref, record: _Record(names, ref, record)
 
-    def row(ref: str, record: Mapping[str, Any]) -> Row:
-        found: dict[str, str | None] = {"_ref": ref}
-        for internal, wire, kind in names:
-            value = record[wire]
-            if kind == "bool":
-                found[internal] = "true" if value else "false"
-            else:
-                found[internal] = None if isinstance(value, list | dict) else str(value)
-        return found
 
-    return row
+class _Record:
+    """One record; only the fields that are asked for become text."""
+
+    __slots__ = ("_names", "_record", "_ref")
+
+    def __init__(self, names: Mapping[str, str], ref: str, record: Mapping[str, Any]) -> None:
+        self._names = names
+        self._ref = ref
+        self._record = record
+
+    def __contains__(self, name: object) -> bool:
+        return name == "_ref" or name in self._names
+
+    def __getitem__(self, name: str) -> str | None:
+        if name == "_ref":
+            return self._ref
+        value = self._record[self._names[name]]
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return None if isinstance(value, list | dict) else str(value)
 
 
 def parse(text: str) -> Test:

@@ -27,23 +27,30 @@ class Rpc:
         self._writer = xmlrpc.Writer(model)
         self._max_body = max_body
 
+    async def _body(self, request: Request) -> bytes:
+        """The body; one that is announced as too large is refused before any of it is read."""
+        announced = request.headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > self._max_body:
+            raise Refused(413, "request entity too large", f"a body has at most {self._max_body} bytes")
+        return await request.connection.body(self._max_body)
+
     async def xmlrpc(self, request: Request) -> None:
         """POST / and /RPC2."""
-        body = await request.connection.body(self._max_body)
+        body = await self._body(request)
         try:
             method, arguments = await _maybe_threaded(xmlrpc.read_call, body)
         except Malformed as why:
             raise Refused(500, "internal server error", str(why)) from None
         try:
             answer = await self._dispatcher.call(method, arguments, request.caller)
-            text = await _maybe_threaded(self._xml, answer) if _is_large(answer.value) else self._xml(answer)
+            text = await _maybe_threaded(self._xml, answer) if _is_large(answer) else self._xml(answer)
         except Exception as why:
             text = xmlrpc.failure(promised(why, method).wire())
         await request.connection.answer(200, text, [("Content-Type", "text/xml"), *CROSS_ORIGIN])
 
     async def jsonrpc(self, request: Request) -> None:
         """POST /jsonrpc and /json."""
-        body = await request.connection.body(self._max_body)
+        body = await self._body(request)
         try:
             call = await _maybe_threaded(jsonrpc.read_call, body)
         except Malformed as why:
@@ -51,7 +58,7 @@ class Rpc:
         try:
             answer = await self._dispatcher.call(call.method, call.arguments, request.caller)
             value = jsonrpc.plain(_without_snapshots(answer.value), answer.type)
-            if _is_large(answer.value):
+            if _is_large(answer):
                 text = await asyncio.to_thread(jsonrpc.success, call, value)
             else:
                 text = jsonrpc.success(call, value)
@@ -91,7 +98,10 @@ def _plain_event(event: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**event, "snapshot": snapshot.record} if isinstance(snapshot, Snapshot) else event
 
 
-def _is_large(value: Any) -> bool:
+def _is_large(answer: Answer) -> bool:
+    value = answer.value
+    if answer.type.kind == "record":
+        return False
     if isinstance(value, dict) and isinstance(value.get("events"), list):
         return len(value["events"]) > _MANY
     return isinstance(value, dict | list) and len(value) > _MANY
