@@ -207,6 +207,16 @@ def test_a_cancelled_task_stops_at_its_next_step_and_a_doomed_one_goes_with_its_
     assert not queue.destroy_at_end(doomed.ref)
 
 
+def test_a_queue_that_closes_does_not_wait_for_ever() -> None:
+    queue, gate = Queue(1), threading.Event()
+    queue.submit(gate.wait)
+    waiting = queue.submit(gate.wait)
+    assert queue.close(0.05) is False
+    assert waiting.cancelled()
+    gate.set()
+    assert queue.close(5.0) is True
+
+
 def test_a_full_queue_refuses() -> None:
     queue, gate = Queue(1, waiting=1), threading.Event()
     queue.submit(gate.wait)

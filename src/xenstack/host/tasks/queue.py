@@ -7,7 +7,7 @@ raises anything but a XenAPIError is our bug: INTERNAL_ERROR for the client, a t
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from xenstack.host.tasks.plan import Stuck
@@ -28,6 +28,7 @@ class Queue:
         self._lock = threading.Lock()
         self._tasks: dict[str, Task] = {}
         self._doomed: set[str] = set()
+        self._futures: set[Future[Any]] = set()
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Run `work` in a thread. Errors: TooManyPendingTasks."""
@@ -38,8 +39,15 @@ class Queue:
         except BaseException:
             self._room.release()
             raise
-        future.add_done_callback(lambda _: self._room.release())
+        with self._lock:
+            self._futures.add(future)
+        future.add_done_callback(self._done)
         return future
+
+    def _done(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._futures.discard(future)
+        self._room.release()
 
     def start(self, task: Task, work: Callable[[], str]) -> None:
         """Run `work` for a task, which ends with what it returns (an XML-RPC value) or raises.
@@ -92,12 +100,17 @@ class Queue:
         task.cancel()
         return True
 
-    def close(self) -> None:
-        """Let running calls finish; drop those that wait, and take no new ones."""
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Take no new calls, drop those that wait, ask tasks to stop, and wait for the calls that run.
+
+        False when some still run after `timeout_s` (a clean_shutdown may wait for its guest for many minutes).
+        """
         with self._lock:
             for task in self._tasks.values():
                 task.cancel()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+            running = set(self._futures)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return not wait(running, timeout_s).not_done
 
     def _dropped(self, task: Task) -> None:
         task.fail(TaskCancelled(task.ref))
