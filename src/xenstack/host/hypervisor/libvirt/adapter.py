@@ -431,9 +431,11 @@ class LibvirtHypervisor:
         return Consoles(vnc=run / f"{uuid}.vnc", text=run / f"{uuid}.tty")
 
     def _sweep(self, event: DomainEvent) -> None:
-        if event.kind is EventKind.STOPPED:
-            with suppress(HypervisorError):  # then the next sweep does it
+        with suppress(HypervisorError):  # then the next round of the tidy thread does it
+            if event.kind is EventKind.STOPPED:
                 self._tidy.sweep_sockets(event.uuid, lambda uuid: self._find(uuid) is not None)
+            elif event.kind is EventKind.RELIST:
+                self._tidy.sweep()
 
     def _publish(self, event: DomainEvent) -> None:
         self._feed.publish(event)

@@ -62,13 +62,13 @@ class Tidy:
         while not self._stop.wait(INTERVAL_S):
             if rounds % RELIST_EVERY == 0:
                 try:
-                    logs = self._sweep()
+                    logs = self.sweep()
                 except HypervisorError as why:
                     log.debug("cannot list domains: %s", why)
             rounds += 1
             cut_logs(logs)
 
-    def _sweep(self) -> list[Path]:
+    def sweep(self) -> list[Path]:
         """Remove what domains that are gone left; answers the console logs of those that are not."""
         sockets = _sockets(self._run_directory, "*")
         domains = self._domains()
