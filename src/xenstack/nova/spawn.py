@@ -3,7 +3,7 @@
 Round trips with a cached image and one port: VDI.clone, set_other_config, set_name_label, resize; VM.create,
 VBD.create, VIF.create, VM.start_on, VM.unpause: 9; a config drive adds VDI.create, one PUT and VBD.create: 12.
 
-The disks are made before the ports are asked for: Nova allocates those meanwhile. The VM is started paused so that
+Disks and VM are made before the ports are asked for: Nova allocates those meanwhile. The VM is started paused so that
 no packet of the guest is lost before its port is wired. When anything fails, nothing is left on the host.
 """
 
@@ -19,6 +19,7 @@ from xenstack.nova import configdrive, disks, images, vifs, vms
 from xenstack.nova.destroy import remove_left
 from xenstack.nova.faults import translated
 from xenstack.nova.host import Host
+from xenstack.nova.stopwatch import Stopwatch
 from xenstack.nova.undo import Undo
 
 CONF = nova.conf.CONF
@@ -42,25 +43,32 @@ def spawn(
     host.settle()
     refuse(host, instance, image_meta, block_device_info)
     expecting = host.watcher.expecting(instance.uuid, "Halted", "Paused", "Running", "")
+    clock = Stopwatch(host, instance)
     with translated(instance), expecting, Undo(instance) as undo:
         attached = _make_disks(host, context, instance, image_meta, block_device_info, undo)
+        clock.step("disks")
         drive = None
         if configdrive.required(instance):
             drive = configdrive.create(host, instance, injected_files, admin_password, network_info, undo)
-        for vif in network_info or ():
-            vifs.refuse(host, vif)
+            clock.step("config drive")
         undo.add("remove the VM", partial(remove_left, host, instance))
         vm = str(host.call("VM.create", vms.record(host, instance, image_meta)))
         for userdevice, vdi in attached:
             disks.attach(host, vm, vdi, userdevice, bootable=userdevice == disks.ROOT)
         if drive is not None:
             disks.attach_cd(host, vm, drive, disks.CONFIG_DRIVE)
-        for device, vif in enumerate(network_info or ()):
+        clock.step("VM")
+        ports = list(network_info or ())  # waits for Nova, which makes the ports meanwhile
+        clock.step("ports from Neutron")
+        for device, vif in enumerate(ports):
+            vifs.refuse(host, vif)
             vifs.create(host, vm, device, vif)
+        clock.step("VIFs")
         if power_on:
-            _start(host, virtapi, instance, vm, network_info or ())
+            _start(host, virtapi, instance, vm, ports, clock)
         else:
             host.await_record("vm", vm, there=True)
+    clock.done("Spawned")
 
 
 def refuse(host: Host, instance: Any, image_meta: Any, block_device_info: Any) -> None:
@@ -94,10 +102,10 @@ def _make_disks(
     return made
 
 
-def _start(host: Host, virtapi: Any, instance: Any, vm: str, network_info: Any) -> None:
+def _start(host: Host, virtapi: Any, instance: Any, vm: str, ports: list[Any], clock: Stopwatch) -> None:
     """Start paused, wait until Neutron has wired the ports, unpause."""
     timeout = CONF.vif_plugging_timeout
-    events = vifs.awaited(network_info) if timeout else []
+    events = vifs.awaited(ports) if timeout else []
 
     def failed(event: str, about: Any) -> None:
         LOG.error("Neutron failed to wire a port: %s", event, instance=about)
@@ -107,9 +115,12 @@ def _start(host: Host, virtapi: Any, instance: Any, vm: str, network_info: Any) 
     try:
         with virtapi.wait_for_instance_event(instance, events, timeout=timeout, error_callback=failed):
             host.call("VM.start_on", vm, host.ref, True, False)
+            clock.step("start")
     except exception.InstanceEventTimeout as why:
         LOG.warning("Neutron did not wire the ports within %d seconds", timeout, instance=instance)
         if CONF.vif_plugging_is_fatal:
             raise exception.VirtualInterfaceCreateException() from why
+    clock.step("ports wired")
     host.call("VM.unpause", vm)
     host.await_state(vm, "Running")
+    clock.step("unpause")
