@@ -158,7 +158,15 @@ OPERATIONS = (
     ),
     Operation(
         "VM.suspend",
-        ("create memory image", "record memory image", "write memory", "put devices away", "record"),
+        (
+            "create memory image",
+            "record memory image",
+            "open memory image",
+            "write memory",
+            "close memory image",
+            "put devices away",
+            "record",
+        ),
         running,
         lambda m, vm: m.call("VM.suspend", vm),
         state("Suspended"),

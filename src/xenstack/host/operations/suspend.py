@@ -5,13 +5,14 @@ guest sleeps and nothing of the suspend is undone; once the guest runs again its
 moved on), so that from there a resume only goes forward.
 """
 
+import os
 import uuid as uuids
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from xenstack.host.operations import allowed, residence, spec, start, stop, translate
 from xenstack.host.operations.machine import NULL, Machine
-from xenstack.host.storage.port import Format
+from xenstack.host.storage.port import SECTOR, Format
 from xenstack.host.tasks.plan import Step, recipe, run
 from xenstack.xenapi.errors import VmHasNoSuspendVdi, VmNoSuspendSr
 
@@ -20,7 +21,7 @@ _MARGIN = 64 << 20  # device state and the image's own header, above the guest's
 
 @dataclass
 class Facts:
-    """What a suspend decides. `disks` and `taps` as in stop.Facts."""
+    """What a suspend decides. `disks` and `taps` as in stop.Facts; `path` is where storage put the image."""
 
     vm: str
     uuid: str
@@ -31,6 +32,7 @@ class Facts:
     size: int
     disks: list[list[str]]
     taps: list[str]
+    path: str = ""
 
 
 def suspend_sr(machine: Machine, vm: str) -> str:
@@ -74,7 +76,9 @@ def plan(machine: Machine, facts: Facts) -> tuple[Step[Facts], ...]:
     return (
         Step("create memory image", lambda f: _create(machine, f), lambda f: machine.storage.destroy(f.sr, f.vdi)),
         Step("record memory image", lambda f: _record_image(machine, f), lambda f: _forget_image(machine, f)),
-        Step("write memory", lambda f: _write(machine, f), lambda f: _release(machine, f), final=True),
+        Step("open memory image", lambda f: _open(machine, f), lambda f: _release(machine, f)),
+        Step("write memory", lambda f: _write(machine, f), final=True),
+        Step("close memory image", lambda f: _release(machine, f)),
         Step("put devices away", lambda f: stop.put_away(machine, _stopped(f))),
         Step("record", lambda f: residence.suspended(machine.store, f.vm)),
     )
@@ -109,12 +113,22 @@ def _forget_image(machine: Machine, facts: Facts) -> None:
             machine.store.delete("VDI", facts.vdi_ref)
 
 
+def _open(machine: Machine, facts: Facts) -> None:
+    facts.path = str(machine.storage.activate(facts.sr, facts.vdi, facts.uuid, read_only=False).path)
+
+
 def _write(machine: Machine, facts: Facts) -> None:
-    """Repeatable: when the domain is gone its memory was written."""
+    """Repeatable: when the domain is gone its memory was written.
+
+    The hypervisor writes an image of any length; storage knows a raw VDI by its size in whole sectors, so the file is
+    made as long as the VDI (by a hole: readers stop at the image's own end).
+    """
+    image = Path(facts.path)
     if machine.hypervisor.domain(facts.uuid) is not None:
-        opened = machine.storage.activate(facts.sr, facts.vdi, facts.uuid, read_only=False)
-        machine.hypervisor.suspend(facts.uuid, opened.path)
-    _release(machine, facts)
+        machine.hypervisor.suspend(facts.uuid, image)
+    if image.is_file():
+        whole = -(-image.stat().st_size // SECTOR) * SECTOR
+        os.truncate(image, max(facts.size, whole))
 
 
 def _release(machine: Machine, facts: Facts) -> None:
