@@ -126,12 +126,20 @@ class LibvirtRig(Rig):
             time.sleep(0.1)
 
     def ask(self, spec: DomainSpec, command: str) -> str:
-        """What the guest's root shell answers to a command."""
-        assert spec.console_log is not None
-        log = spec.console_log
-        self.type(spec, f"echo BE''GIN; {command}; echo E''ND")
-        wait_until(lambda: b"END" in log.read_bytes().rpartition(b"BEGIN")[2], 20, f"an answer to {command}")
-        return log.read_bytes().rpartition(b"BEGIN")[2].partition(b"END")[0].decode(errors="replace").strip()
+        """What the guest's root shell answers to a command.
+
+        Read from the socket, not from the log: QEMU may drop what it writes in the moment a client hangs up.
+        """
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(30)
+            link.connect(str(self.hypervisor.consoles(spec.uuid).text))
+            link.sendall(f"\necho BE''GIN; {command}; echo E''ND\n".encode())
+            said = b""
+            while b"END" not in said.partition(b"BEGIN")[2]:
+                more = link.recv(4096)
+                assert more, f"the console hung up after {said!r}"
+                said += more
+        return said.partition(b"BEGIN")[2].partition(b"END")[0].decode(errors="replace").strip()
 
     def close(self) -> None:
         for domain in self.hypervisor.domains():
