@@ -27,6 +27,8 @@ def create(context: Context, args: dict[str, Any]) -> str:
     with store.transaction():
         vm = values["VM"]
         owner = store.view("VM", vm)
+        if values["type"] == "CD" and values["mode"] != "RO":
+            raise VbdCdsMustBeReadonly()
         values["userdevice"] = _slot(context, owner, values["userdevice"])
         _check_medium(context, values)
         if values["empty"]:
@@ -49,8 +51,6 @@ def _slot(context: Context, owner: Any, wanted: str) -> str:
 
 
 def _check_medium(context: Context, values: dict[str, Any]) -> None:
-    if values["type"] == "CD" and values["mode"] != "RO":
-        raise VbdCdsMustBeReadonly()
     if values["empty"]:
         if values["type"] != "CD":
             raise VbdNotRemovableMedia("in constructor")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from xenstack.host.calls.call import Context, call
 from xenstack.host.operations import busy, reboot, residence, start, stop, suspend, translate, truth
-from xenstack.xenapi.errors import HandleInvalid, HostDisabled, HostNotLive, XenAPIError
+from xenstack.xenapi.errors import DomainExists, HandleInvalid, HostDisabled, HostNotLive, XenAPIError
 
 
 def check_host(context: Context, host: str) -> None:
@@ -124,6 +124,10 @@ def resume_on(context: Context, vm: str, host: str, start_paused: bool, force: b
 
 @call("VM.power_state_reset")
 def power_state_reset(context: Context, vm: str) -> None:
-    """Halted, whatever it was: a last resort when record and host disagree. Whatever is left of it here is removed."""
+    """Halted, whatever the record said: a last resort when record and host disagree. Refused while a domain exists:
+    that is what hard_shutdown is for."""
     with claimed(context, vm, "power_state_reset"):
+        domain = context.hypervisor.domain(context.store.get("VM", vm, "uuid"))
+        if domain is not None:
+            raise DomainExists(vm, str(domain.domid))
         stop.stop(context, vm)

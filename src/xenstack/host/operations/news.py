@@ -83,6 +83,8 @@ def _taken(machine: Machine, event: DomainEvent) -> bool:
     vm = found[0]
     if store.get("VM", vm, "current_operations"):
         return event.kind is EventKind.REBOOTED  # the operation that asked for the reboot tells of it
+    if event.kind is not EventKind.STOPPED and machine.hypervisor.domain(event.uuid) is None:
+        return True  # old news of a domain that has stopped since: what tells why comes behind it
     if event.kind is EventKind.REBOOTED:
         reboot.restarted(machine, vm)
     elif truth.differs(machine, vm):
