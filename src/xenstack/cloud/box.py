@@ -106,7 +106,6 @@ class Box:
             "LANG": "C.UTF-8",
             "MALLOC_ARENA_MAX": "2",
             "PYTHONWARNINGS": "ignore",
-            "PYTHONPATH": str(self.layout.root / "src"),
             MARK: f"{self.layout.cloud}:{self.name}",
         }
 

@@ -7,7 +7,7 @@ from typing import Any
 from xenstack.cloud.api import DEMO, connected
 from xenstack.cloud.deployment import Deployment
 from xenstack.cloud.layout import OUTSIDE
-from xenstack.cloud.step import NotYet
+from xenstack.cloud.step import Hopeless, NotYet
 
 DEMO_SERVER, _IMAGE, _FLAVOR, _KEY, _NETWORK, _PUBLIC = "demo-1", "guest", "small", "demo", "private", "public"
 
@@ -21,8 +21,10 @@ def inactive(api: Any) -> str | None:
     if server.status == "ACTIVE" and server.power_state == 1:
         return None
     fault = (getattr(server, "fault", None) or {}).get("message", "")
+    if server.status == "ERROR":
+        raise Hopeless(f"Nova gave {DEMO_SERVER} up: {fault}")
     doing = f", {server.task_state}" if server.task_state else ""
-    return f"{DEMO_SERVER} is {server.status}{doing}, power state {server.power_state} {fault}".strip()
+    return f"{DEMO_SERVER} is {server.status}{doing}, power state {server.power_state}"
 
 
 def revive(api: Any) -> None:

@@ -33,6 +33,10 @@ class NotYet(Exception):
         return self.reason
 
 
+class Hopeless(NotYet):
+    """A promise that does not hold and will not come true by waiting."""
+
+
 @dataclass(eq=False)
 class StepFailed(Exception):
     """A step could not be made true. `advice` says what the operator can do."""
@@ -82,8 +86,8 @@ def wait_until(check: Callable[[], None], within_s: float) -> None:
     while True:
         try:
             check()
-        except NotYet:
-            if time.monotonic() > deadline:
+        except NotYet as why:
+            if time.monotonic() > deadline or isinstance(why, Hopeless):
                 raise
             time.sleep(pause)
             pause = min(pause * 1.4, _SLOWEST_POLL_S)

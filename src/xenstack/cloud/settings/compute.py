@@ -63,7 +63,7 @@ def _compute(where: Layout, secrets: Secrets, host: int) -> dict[str, Section]:
             "my_ip": domu_address(host),
             "transport_url": bus_url(secrets),
             "state_path": where.data(box) / "nova",
-            "compute_driver": __import__("os").environ.get("XD", "xenapi.XenAPIDriver"),
+            "compute_driver": "xenapi.XenAPIDriver",
             "resume_guests_state_on_host_boot": True,
             "allow_resize_to_same_host": True,
             "service_down_time": 60,

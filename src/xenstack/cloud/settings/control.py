@@ -97,7 +97,7 @@ def nova_common(secrets: Secrets) -> dict[str, Section]:
         "keystone_authtoken": token_check(secrets, "nova"),
         "service_user": {**login(secrets, "nova"), "send_service_user_token": True},
         "placement": login(secrets, "placement"),
-        "glance": {**login(secrets, "glance"), "api_servers": f"http://{CONTROL_ADDRESS}:{layout.IMAGE}"},
+        "glance": {**login(secrets, "glance"), "endpoint_override": f"http://{CONTROL_ADDRESS}:{layout.IMAGE}"},
         "neutron": {
             **login(secrets, "neutron"),
             "service_metadata_proxy": True,

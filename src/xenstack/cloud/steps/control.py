@@ -1,6 +1,7 @@
 """The control plane: Keystone first, then the services that check their tokens with it."""
 
-from collections.abc import Iterator
+import http
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from xenstack.cloud import layout
@@ -10,7 +11,7 @@ from xenstack.cloud.layout import CONTROL, CONTROL_ADDRESS, OUTSIDE
 from xenstack.cloud.settings.openstack import REGION, USERS
 from xenstack.cloud.step import NotYet, Step, wait_until
 from xenstack.cloud.steps.databases import query
-from xenstack.cloud.steps.services import answers, consumes, service
+from xenstack.cloud.steps.services import Check, answers, consumes, service
 
 _FACES = ("public", "internal", "admin")
 _SERVICES = {  # kind of service: its name and URL
@@ -23,9 +24,11 @@ _SERVICES = {  # kind of service: its name and URL
 
 def steps(cloud: Deployment) -> Iterator[Step]:
     def api(name: str, title: str, port: int, schema: str, *needs: str) -> Step:
-        first = () if name == "keystone" else ("catalogue",)
+        # Keystone has the processors for itself and the bus: everyone waits for those two
+        first = () if name == "keystone" else ("catalogue", "control/rabbitmq")
         reached = (f"cables of {CONTROL}", f"schema of {schema}", *first, *needs)
-        return service(cloud, CONTROL, name, title=title, needs=reached, works=answers(cloud, port))
+        works = _serves(cloud, name, port)
+        return service(cloud, CONTROL, name, title=title, needs=reached, works=works)
 
     def worker(name: str, title: str, queue: str, schema: str) -> Step:
         needs = (f"cables of {CONTROL}", "control/rabbitmq", f"schema of {schema}", "catalogue")
@@ -34,12 +37,18 @@ def steps(cloud: Deployment) -> Iterator[Step]:
     yield _catalogue(cloud)
     yield api("keystone", "Keystone: who is who, and where each API is", layout.IDENTITY, "keystone")
     yield worker("neutron-rpc", "Neutron's server towards its agents", "q-plugin", "neutron")
-    yield api("neutron-api", "Neutron: networks, ports, routers, security groups", layout.NETWORKING, "neutron")
-    yield api("placement", "Placement: what each host has left", layout.PLACEMENT, "placement")
+    yield api(
+        "neutron-api",
+        "Neutron: networks, ports, routers, security groups",
+        layout.NETWORKING,
+        "neutron",
+        "control/keystone",
+    )
+    yield api("placement", "Placement: what each host has left", layout.PLACEMENT, "placement", "control/keystone")
     yield worker("nova-conductor", "Nova's only way to its database for computes", "conductor", "nova")
-    yield api("nova-api", "Nova: servers", layout.COMPUTE, "nova")
+    yield api("nova-api", "Nova: servers", layout.COMPUTE, "nova", "control/keystone")
     yield worker("nova-scheduler", "Nova's choice of a host", "scheduler", "nova")
-    yield api("glance", "Glance: images", layout.IMAGE, "glance")
+    yield api("glance", "Glance: images", layout.IMAGE, "glance", "control/keystone")
     yield api("nova-metadata", "Nova's metadata for guests", layout.METADATA, "nova")
     yield service(
         cloud,
@@ -56,6 +65,35 @@ def steps(cloud: Deployment) -> Iterator[Step]:
         needs=(f"cables of {CONTROL}", "schema of nova"),
         works=answers(cloud, layout.NOVNC),
     )
+
+
+_PROBES: dict[str, Callable[[Any], Any]] = {  # a small question that goes through token, policy and database
+    "neutron-api": lambda api: api.network.get("/networks?limit=1&fields=id"),
+    "nova-api": lambda api: api.compute.get("/servers?limit=1"),
+    "glance": lambda api: api.image.get("/images?limit=1"),
+    "placement": lambda api: api.placement.get("/resource_providers"),
+}
+
+
+def _serves(cloud: Deployment, name: str, port: int) -> Check:
+    """The API answers, and answers an operator's question.
+
+    The question comes before any step's work for another reason too: Neutron loads its policies at the first request,
+    and refuses what arrives at the same time.
+    """
+    listens = answers(cloud, port)
+    probe = _PROBES.get(name)
+
+    def check() -> None:
+        listens()
+        if probe is None:
+            return
+        with connected(cloud) as api:
+            status = probe(api).status_code
+        if status != http.HTTPStatus.OK:
+            raise NotYet(f"{name} answers {status}")
+
+    return check
 
 
 def _catalogue(cloud: Deployment) -> Step:

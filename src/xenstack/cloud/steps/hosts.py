@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from xenstack.cloud import xenapi_call
 from xenstack.cloud.api import connected
 from xenstack.cloud.deployment import Deployment
 from xenstack.cloud.layout import CONTROL, dom0, domu
@@ -14,8 +15,41 @@ from xenstack.cloud.steps.services import Check, consumes, service
 def steps(cloud: Deployment) -> Iterator[Step]:
     for n in cloud.hosts:
         yield from network.dom0_switch(cloud, n)
+        yield from _toolstack(cloud, n)
         yield from network.domu_agent(cloud, n)
         yield from _compute(cloud, n)
+
+
+def _toolstack(cloud: Deployment, number: int) -> Iterator[Step]:
+    box = dom0(number)
+    yield service(
+        cloud,
+        box,
+        "libvirtd",
+        title="libvirt with QEMU, under the host daemon alone",
+        works=lambda: _libvirt_answers(cloud, box),
+    )
+    yield service(
+        cloud,
+        box,
+        "host",
+        title="the XenAPI host daemon",
+        needs=(f"{box}/libvirtd", f"br-int of {box}", f"isolation of {box}", f"HIMN of host {number}"),
+        works=lambda: _speaks_xenapi(cloud, number),
+    )
+
+
+def _libvirt_answers(cloud: Deployment, box: str) -> None:
+    found = cloud.boxes[box].run("virsh", "-c", "qemu:///system", "version", accept=range(256))
+    if found.status:
+        raise NotYet(f"libvirtd of {box}: {found.stderr.strip()}")
+
+
+def _speaks_xenapi(cloud: Deployment, number: int) -> None:
+    with xenapi_call.session(cloud, number) as call:
+        hosts = call("host.get_all")
+        if len(hosts) != 1 or not call("host.get_enabled", hosts[0]):
+            raise NotYet(f"{dom0(number)} is not enabled")
 
 
 def _compute(cloud: Deployment, number: int) -> Iterator[Step]:
@@ -33,7 +67,7 @@ def _compute(cloud: Deployment, number: int) -> Iterator[Step]:
         box,
         "nova-compute",
         title=f"nova-compute with our driver, speaking XenAPI to {dom0(number)}",
-        needs=(*ready, f"cables of {box}", f"isolation of {box}", f"HIMN of host {number}"),
+        needs=(*ready, f"cables of {box}", f"isolation of {box}", f"HIMN of host {number}", f"{dom0(number)}/host"),
         works=consumes(cloud, f"compute.{box}"),
         within_s=120,
     )
