@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.kit.machine import Machine
 
+from xenstack.host.hypervisor.port import DomainEvent, EventKind
 from xenstack.host.operations import busy
-from xenstack.host.operations.news import News
+from xenstack.host.operations.news import News, taken
 
 SOON_S = 2.0
 
@@ -140,3 +141,17 @@ def test_a_device_let_go_of_late_is_put_away(live: Machine) -> None:
     live.call("VBD.unplug", vbd)
     assert live.get("VBD", vbd, "currently_attached") is False
     assert set(live.disks().values()) == {()}
+
+
+def test_old_news_do_not_hide_why_a_domain_stopped(machine: Machine) -> None:
+    """The guest crashes before the news of its start were looked at."""
+    vm, uuid = running(machine, actions_after_crash="restart")
+    first = machine.get("VM", vm, "domid")
+    heard: list[DomainEvent] = []
+    machine.hypervisor.subscribe(heard.append)
+    machine.hypervisor.guest_crashes(uuid)
+    assert soon(lambda: heard)
+    assert taken(machine.context(), DomainEvent(uuid, EventKind.STARTED))
+    assert machine.get("VM", vm, "power_state") == "Running"
+    assert taken(machine.context(), heard[-1])
+    assert machine.get("VM", vm, "domid") not in (first, -1)

@@ -58,7 +58,7 @@ class News:
             machine = self._machine(f"news of domain {event.uuid}")
             if event.kind is EventKind.RELIST:
                 self._relist(machine)
-            elif not _taken(machine, event):
+            elif not taken(machine, event):
                 self._waiting.append(event)
         except Exception:
             # the thread outlives any one VM's trouble; what is wrong is read again at the next news or start
@@ -74,7 +74,7 @@ class News:
                 self._waiting.append(DomainEvent(uuid, EventKind.STOPPED, StopReason.DESTROYED))
 
 
-def _taken(machine: Machine, event: DomainEvent) -> bool:
+def taken(machine: Machine, event: DomainEvent) -> bool:
     """Make the VM's record true; False when an operation has the VM and it must be done later."""
     store = machine.store
     found = store.where("VM", uuid=event.uuid)
