@@ -8,6 +8,7 @@ The domU's agent is the stock one; its switch is dom0's, reached over the host i
   * the tunnel's address sits on dom0's br-tenant; the domU holds it on its loopback too, for the agent's check.
 """
 
+import shlex
 from pathlib import Path
 
 from xenstack.cloud import layout
@@ -18,6 +19,7 @@ from xenstack.cloud.settings.ini import Section, ini, write
 from xenstack.cloud.settings.openstack import RABBIT, bus_url, locks
 
 OVS_SOCKET = "unix:/run/openvswitch/db.sock"
+PRIVSEP_SOCKET = "/run/xenstack/privsep.sock"
 _PRIVSEP = (
     *("privsep", "privsep_dhcp_release", "privsep_ovs_vsctl", "privsep_namespace", "privsep_conntrack"),
     "privsep_link",
@@ -93,6 +95,7 @@ def network_node(where: Layout, secrets: Secrets) -> tuple[Service, ...]:
         },
     )
     return (
+        _privsep(where),
         _lean(where, NETWORK, "neutron-openvswitch-agent", conf, ovs),
         _stock(where, NETWORK, "neutron-l3-agent", conf, l3),
         _stock(where, NETWORK, "neutron-dhcp-agent", conf, dhcp),
@@ -146,8 +149,20 @@ def _common(where: Layout, secrets: Secrets, box: str) -> dict[str, Section]:
         "agent": {"root_helper": "", "report_interval": 10},
         "oslo_messaging_rabbit": RABBIT,
         "oslo_concurrency": locks("neutron"),
-        **{section: {"helper_command": where.program("privsep-helper")} for section in _PRIVSEP},
+        **{section: {"helper_command": shlex.join(_helper(where))} for section in _PRIVSEP},
     }
+
+
+def _privsep(where: Layout) -> Service:
+    """The process that forks the L3 and DHCP agents' privileged helpers. They outlive its restart."""
+    command = (where.program("python"), "-m", "xenstack.cloud.privsep", PRIVSEP_SOCKET)
+    return Service(name="privsep", box=NETWORK, command=command, alone=True)
+
+
+def _helper(where: Layout) -> tuple[str, ...]:
+    """What Neutron runs for a helper: nothing of the environment's packages, so that it starts in milliseconds."""
+    source = where.root / "src" / "xenstack" / "cloud" / "privsep.py"
+    return (where.program("python"), "-I", "-S", str(source), PRIVSEP_SOCKET)
 
 
 def _stock(where: Layout, box: str, program: str, *files: Path) -> Service:

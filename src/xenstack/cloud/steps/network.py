@@ -9,6 +9,7 @@ from xenstack.cloud.api import connected
 from xenstack.cloud.box import Box
 from xenstack.cloud.deployment import Deployment
 from xenstack.cloud.layout import DOM0_HIMN, DOMU_HIMN, NETWORK, OUTSIDE, dom0, domu
+from xenstack.cloud.settings.networking import PRIVSEP_SOCKET
 from xenstack.cloud.step import NotYet, Step
 from xenstack.cloud.steps.services import Check, service
 
@@ -20,15 +21,24 @@ _AGENTS = {
     "neutron-dhcp-agent": "DHCP by dnsmasq, in namespaces",
     "neutron-metadata-agent": "metadata for guests, handed on to Nova",
 }
+_HELPED = ("neutron-l3-agent", "neutron-dhcp-agent")
 
 
 def steps(cloud: Deployment) -> Iterator[Step]:
     yield from switch(cloud, NETWORK, {"br-tenant": "tenant", "br-ex": "public"})
+    yield service(
+        cloud,
+        NETWORK,
+        "privsep",
+        title="forks the privileged helpers of the L3 and DHCP agents",
+        works=_files(lambda: cloud.boxes[NETWORK].path(PRIVSEP_SOCKET)),
+    )
     for program, title in _AGENTS.items():
         ready = (
             _SERVER if program == "neutron-openvswitch-agent" else (*_SERVER, f"{NETWORK}/neutron-openvswitch-agent")
         )
-        needs = (f"cables of {OUTSIDE}", f"isolation of {NETWORK}", f"{NETWORK}/tunnel-address", *ready)
+        helpers = (f"{NETWORK}/privsep",) if program in _HELPED else ()
+        needs = (f"cables of {OUTSIDE}", f"isolation of {NETWORK}", f"{NETWORK}/tunnel-address", *helpers, *ready)
         works = _beats(cloud, NETWORK, program)
         yield service(cloud, NETWORK, program, title=title, needs=needs, works=works)
 
