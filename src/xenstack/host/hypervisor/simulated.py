@@ -55,6 +55,7 @@ from xenstack.host.hypervisor.port import (
 from xenstack.host.hypervisor.rfb import Screens
 
 GIB = 1024**3
+_IMAGE = 1 << 20  # bytes that a simulated suspend image has at most
 
 
 @dataclass
@@ -63,6 +64,12 @@ class _Record:
     state: DomainState
     started: float
     boots: int = 0
+
+
+def _read_image(path: Path) -> str:
+    """A suspend image's text. As with a real one, what lies behind its end (the rest of a disk) does not matter."""
+    with path.open("rb") as file:
+        return file.read(_IMAGE).partition(b"\0")[0].decode()
 
 
 class SimulatedHypervisor:
@@ -105,7 +112,7 @@ class SimulatedHypervisor:
         with self._verb("resume", spec.uuid):
             check.check_domain(spec)
             try:
-                before = spec_from_json(self._images[path] if path in self._images else path.read_text())
+                before = spec_from_json(self._images[path] if path in self._images else _read_image(path))
             except (OSError, ValueError, KeyError, TypeError) as why:
                 raise FileUnusable(str(path), "not a suspend image") from why
             check.check_same_devices(spec, before.disks, before.vifs)
