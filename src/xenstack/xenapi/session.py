@@ -377,16 +377,16 @@ class Session:
     def _ended(self, task: str, timeout_s: float | None) -> Any:
         """The task's record once it has ended; None when it has not in time (None: no limit)."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        token = ""
+        token = ""  # the first answer comes at once, with the task as it is
         while True:
-            record = self.call("task.get_record", task)
-            if record["status"] in _ENDED:
-                return record
-            wait_s = _TASK_POLL_S if deadline is None else min(_TASK_POLL_S, deadline - time.monotonic())
-            if wait_s <= 0:
-                return None
+            wait_s = _TASK_POLL_S if deadline is None else max(0.0, min(_TASK_POLL_S, deadline - time.monotonic()))
             answer = self.call("event.from", [f"task/{task}"], token, wait_s, timeout_s=wait_s + self._timeout_s)
             token = str(answer["token"])
+            for event in answer["events"]:
+                if event["ref"] == task and event.get("snapshot", {}).get("status") in _ENDED:
+                    return event["snapshot"]
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
 
     def _settled(self, task: str, refusal: str) -> None:
         """Wait for the task's end and raise its error; `refusal` is for a server that left the task alone."""
