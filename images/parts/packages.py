@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from xenstack.run import run
+from xenstack.run import CommandFailed, run
 
 KERNEL = "linux-image-cloud-amd64"
 """A metapackage. Debian's cloud kernel has Xen's front ends as modules (block, network) and built in (hvc console)."""
@@ -31,13 +31,22 @@ PROGRAMS = (
 def unpack(cache: Path, into: Path) -> str:
     """Unpack every package into `into`. Returns the kernel's version, as its module folder has it.
 
-    Raises CommandFailed when a package is neither cached nor to be downloaded (no package lists: `apt-get update`).
+    Raises CommandFailed when a package is neither cached nor to be downloaded, also with fresh package lists.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    for package in (_kernel_package(cache), *PROGRAMS):
-        run("dpkg-deb", "-x", _cached(cache, package) or _download(cache, package), into, timeout_s=300)
+    try:
+        debs = _all(cache)
+    except CommandFailed:  # no package lists, or old ones that name versions which are gone
+        run("apt-get", "-q", "update", timeout_s=600)
+        debs = _all(cache)
+    for deb in debs:
+        run("dpkg-deb", "-x", deb, into, timeout_s=300)
     versions = sorted((into / "lib" / "modules").iterdir())
     return versions[-1].name
+
+
+def _all(cache: Path) -> list[Path]:
+    return [_cached(cache, name) or _download(cache, name) for name in (_kernel_package(cache), *PROGRAMS)]
 
 
 def _cached(cache: Path, package: str) -> Path | None:
@@ -61,10 +70,8 @@ def _kernel_package(cache: Path) -> str:
     """The package with the kernel itself: the metapackage depends on exactly one."""
     if cached := sorted(cache.glob("linux-image-[0-9]*.deb")):
         return cached[-1].name.split("_")[0]
-    answer = run("apt-cache", "depends", KERNEL).stdout
+    answer = run("apt-cache", "depends", KERNEL).stdout  # fails when the package is not known
     names = re.findall(r"Depends: (linux-image-[0-9]\S+)", answer)
     if len(names) != 1:
-        raise SystemExit(
-            f"`apt-cache depends {KERNEL}` names no kernel; run `apt-get update` first. It said: {answer!r}"
-        )
+        raise CommandFailed(("apt-cache", "depends", KERNEL), 0, f"it names no kernel: {answer}")
     return str(names[0])
