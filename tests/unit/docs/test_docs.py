@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "images" / "README.md", *(ROOT / "docs").rglob("*.md")])
 _PLACES = (ROOT, ROOT / "src", ROOT / "src" / "xenstack", ROOT / "src" / "xenstack" / "host", ROOT / "images" / "guest")
 
 
