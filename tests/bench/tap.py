@@ -14,36 +14,45 @@ from contextlib import contextmanager
 from xenstack.cloud import layout, netns
 
 _ALL_PROTOCOLS = 0x0003
-_REQUEST = re.compile(rb"^(?:POST|PUT|GET|CONNECT) /")
+_TRANSFER = re.compile(rb"^(?:PUT|GET|CONNECT) /")
 _METHOD = re.compile(rb"<methodName>([A-Za-z_.]+)</methodName>")
 WAITING = "event.from"
 """The driver's listener asks this all the time, whatever the verbs do: not a verb's round trip."""
 
 
 class Tap:
-    """What was seen so far. `requests` are HTTP requests, `methods` the XenAPI messages among them."""
+    """What was seen so far: XenAPI messages by name, and HTTP transfers. A place in a TCP stream counts once, however
+    often it is sent."""
 
     def __init__(self) -> None:
-        self.requests = 0
         self.methods: Counter[str] = Counter()
+        self.transfers = 0
+        self._seen: set[tuple[int, int]] = set()
 
     @property
     def round_trips(self) -> int:
-        return self.requests - self.methods[WAITING]
+        return self.methods.total() - self.methods[WAITING] + self.transfers
 
     def packet(self, frame: bytes) -> None:
-        """Count a frame of Ethernet, if it carries the beginning of a request or a message's name."""
+        """Count a frame of Ethernet, if it carries a message's name or the beginning of a transfer."""
         if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
             return
         ip = 14
         tcp = ip + (frame[ip] & 0x0F) * 4
-        if struct.unpack("!H", frame[tcp + 2 : tcp + 4])[0] != layout.XENAPI:
+        source, target, place = struct.unpack("!HHI", frame[tcp : tcp + 8])
+        if target != layout.XENAPI:
             return
         body = frame[tcp + (frame[tcp + 12] >> 4) * 4 : ip + struct.unpack("!H", frame[ip + 2 : ip + 4])[0]]
-        if _REQUEST.match(body):
-            self.requests += 1
-        if name := _METHOD.search(body):
-            self.methods[name.group(1).decode()] += 1
+        if _TRANSFER.match(body) and self._new(source, place):
+            self.transfers += 1
+        for name in _METHOD.finditer(body):
+            if self._new(source, place + name.start()):
+                self.methods[name.group(1).decode()] += 1
+
+    def _new(self, port: int, place: int) -> bool:
+        known = (port, place) in self._seen
+        self._seen.add((port, place))
+        return not known
 
 
 @contextmanager

@@ -38,20 +38,23 @@ def test_a_run_replaces_its_rows_and_keeps_the_others(tmp_path: Path) -> None:
     assert "≤ 2.50 s | **miss**" in page
 
 
-def frame(payload: bytes, *, port: int = 80, options: int = 0, padding: int = 0) -> bytes:
-    """An Ethernet frame with IPv4 and TCP, as a raw socket gives it."""
-    tcp = struct.pack("!HHIIBBHHH", 40000, port, 1, 1, (5 + options) << 4, 0x18, 0, 0, 0) + b"\1" * 4 * options
+def frame(payload: bytes, *, port: int = 80, place: int = 1, options: int = 0, padding: int = 0) -> bytes:
+    """An Ethernet frame with IPv4 and TCP, as a raw socket gives it. `place` is TCP's sequence number."""
+    tcp = struct.pack("!HHIIBBHHH", 40000, port, place, 1, (5 + options) << 4, 0x18, 0, 0, 0) + b"\1" * 4 * options
     ip = struct.pack("!BBHHHBBH8s", 0x45, 0, 20 + len(tcp) + len(payload), 0, 0, 64, 6, 0, b"")
     return b"\0" * 12 + b"\x08\x00" + ip + tcp + payload + b"\0" * padding
 
 
-def test_tap_counts_requests_and_leaves_out_the_listener() -> None:
+def test_tap_counts_messages_and_transfers_once_and_leaves_out_the_listener() -> None:
     tap = Tap()
+    call = b"<methodCall><methodName>VM.start_on</methodName>"
     tap.packet(frame(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", options=3))
-    tap.packet(frame(b"<methodCall><methodName>VM.start_on</methodName>"))
-    tap.packet(frame(b"POST / HTTP/1.1\r\n\r\n<methodName>event.from</methodName>"))
-    tap.packet(frame(b"PUT /import_raw_vdi?vdi=x HTTP/1.1\r\n"))
-    tap.packet(frame(b"GET / HTTP/1.1\r\n", port=6640))
+    tap.packet(frame(call, place=100))
+    tap.packet(frame(b"POST...." + call, place=92))  # sent again, with more before it
+    tap.packet(frame(b"POST / HTTP/1.1\r\n\r\n<methodName>event.from</methodName>", place=500))
+    tap.packet(frame(b"PUT /import_raw_vdi?vdi=x HTTP/1.1\r\n", place=900))
+    tap.packet(frame(b"PUT /import_raw_vdi?vdi=x HTTP/1.1\r\n", place=900))
+    tap.packet(frame(b"GET / HTTP/1.1\r\n", port=6640, place=1000))
     tap.packet(frame(b"", padding=6))
-    assert (tap.requests, tap.round_trips) == (3, 2)
+    assert (tap.transfers, tap.round_trips) == (1, 2)
     assert tap.methods == {"VM.start_on": 1, "event.from": 1}
