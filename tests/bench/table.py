@@ -1,7 +1,7 @@
 """What a benchmark says, and the table of docs/benchmarks.md that is made of it.
 
-Results are kept in state/bench.json by their key, so a run of one benchmark replaces its rows and leaves the others,
-each with the date it was measured. A target is the one that the project set itself; a row without one only informs.
+Results are kept in state/bench.json, so that a run of one benchmark replaces its section and leaves the others, each row
+with the date it was measured. A target is the one that the project set itself; a row without one only informs.
 """
 
 import json
@@ -58,10 +58,11 @@ def machine() -> str:
 
 
 def remember(store: Path, rows: Iterable[Row], where: str) -> list[Row]:
-    """Merge the rows into what earlier runs left in `store`; returns everything, in order of section and key."""
-    kept = {row.key: row for row in recall(store)}
-    kept.update({row.key: row for row in rows})
-    everything = sorted(kept.values(), key=lambda r: (r.section, r.key))
+    """Put the rows in the place of their sections' earlier ones in `store`; returns everything, in order."""
+    new = list(rows)
+    measured = {row.section for row in new}
+    kept = [row for row in recall(store) if row.section not in measured]
+    everything = sorted([*kept, *new], key=lambda r: (r.section, r.key))
     part = store.with_suffix(".part")
     part.write_text(json.dumps({"machine": where, "rows": [asdict(r) for r in everything]}, indent=1) + "\n")
     part.replace(store)
@@ -86,7 +87,8 @@ def markdown(rows: Iterable[Row], where: str) -> str:
         sign = {"less": "≤", "more": "≥"}[row.better]
         target = "" if row.target is None else f"{sign} {number(row.target)} {row.unit}".strip()
         what = row.what + (f" ({row.note})" if row.note else "")
-        lines.append(f"| {what} | {number(row.value)} {row.unit} | {target} | {row.verdict} | {row.date} |\n")
+        measured = f"{number(row.value)} {row.unit}".strip()
+        lines.append(f"| {what} | {measured} | {target} | {row.verdict} | {row.date} |\n")
     return "".join(lines)
 
 

@@ -27,12 +27,11 @@ def test_verdict(value: float, target: float | None, better: str, verdict: str) 
     assert row(value=value, target=target, better=better).verdict == verdict
 
 
-def test_a_run_replaces_its_rows_and_keeps_the_others(tmp_path: Path) -> None:
+def test_a_run_replaces_its_sections_and_keeps_the_others(tmp_path: Path) -> None:
     store = tmp_path / "bench.json"
-    table.remember(store, [row("a", 1), row("b", 2)], "here")
-    table.remember(store, [row("b", 3, target=2.5)], "here")
-    kept = {r.key: r.value for r in table.recall(store)}
-    assert kept == {"a": 1, "b": 3}
+    table.remember(store, [row("a", 1), row("b", 2, section="T"), row("c", 2, section="T")], "here")
+    table.remember(store, [row("b", 3, section="T", target=2.5)], "here")
+    assert {r.key: r.value for r in table.recall(store)} == {"a": 1, "b": 3}
     page = table.markdown(table.recall(store), "here")
     assert "| what a | 1 s |" in page
     assert "≤ 2.50 s | **miss**" in page
