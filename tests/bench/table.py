@@ -1,6 +1,6 @@
 """What a benchmark says, and the table of docs/benchmarks.md that is made of it.
 
-Results are kept in state/bench.json, so that a run of one benchmark replaces its section and leaves the others, each row
+Results are kept in state/bench.json: a run of one benchmark replaces its section and leaves the others, each row
 with the date it was measured. A target is the one that the project set itself; a row without one only informs.
 """
 
