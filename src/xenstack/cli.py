@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = Path(os.environ.get("XENSTACK_ROOT") or Path(__file__).parents[2]).resolve()
     try:
         return int(given.run(root, given))
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("stopped; `./xenstack up` goes on where it stopped", file=sys.stderr)
         return 130

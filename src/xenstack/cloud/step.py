@@ -12,6 +12,7 @@ A failing step does not stop the steps that do not need it.
 """
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -122,6 +123,10 @@ def perform(step: Step) -> Report:
     except (NotYet, CommandFailed, OSError, ValueError, RuntimeError, LookupError) as why:
         reason = str(why) or type(why).__name__
         failure = StepFailed(step.name, reason, step.log, step.advice)
+        return Report(step, Outcome.FAILED, time.monotonic() - started, failure)
+    except Exception:
+        # a defect of a step: it must not take the others, and the word about them, with it
+        failure = StepFailed(step.name, traceback.format_exc(limit=-4), step.log, "report it: this is a defect")
         return Report(step, Outcome.FAILED, time.monotonic() - started, failure)
     return Report(step, Outcome.DONE, time.monotonic() - started)
 

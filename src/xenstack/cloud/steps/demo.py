@@ -1,5 +1,6 @@
 """Something to show: networks, an image, a flavor, and one guest that answers."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,13 @@ _LET_IN: tuple[dict[str, Any], ...] = (
 
 
 def _default_group(api: Any) -> Any:
-    mine = api.network.security_groups(project_id=api.current_project_id, name="default")
-    return next(iter(mine), None)
+    """The project's default security group. Neutron makes it when first asked, and may not list it in that answer."""
+    for _ in range(20):
+        mine = api.network.security_groups(project_id=api.current_project_id, name="default")
+        if found := next(iter(mine), None):
+            return found
+        time.sleep(0.5)
+    raise NotYet("Neutron has made no default security group for the project")
 
 
 def _closed(api: Any) -> list[dict[str, Any]]:
