@@ -108,8 +108,9 @@ class Queue:
         with self._lock:
             for task in self._tasks.values():
                 task.cancel()
-            running = set(self._futures)
+            known = set(self._futures)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        running = {future for future in known if not future.cancelled()}  # wait() would never see a dropped one end
         return not wait(running, timeout_s).not_done
 
     def _dropped(self, task: Task) -> None:
