@@ -13,7 +13,6 @@ mounts, network devices. Rules:
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -176,7 +175,8 @@ class Box:
         (self._folder / "hosts").write_text(f"127.0.0.1 localhost {self.name}\n")
         if self.services:
             conf = shlex.quote(str(self._folder / "supervisord.conf"))
-            lines.append(f"exec {shlex.quote(self.layout.program('supervisord'))} --nodaemon --silent -c {conf}")
+            python = shlex.quote(self.layout.program("python"))
+            lines.append(f"exec {python} -m xenstack.cloud.supervise --nodaemon --silent -c {conf}")
         else:
             lines.append("exec tini -- sleep infinity")
         return "\n".join(lines) + "\n"
@@ -252,6 +252,3 @@ def _children(pid: int) -> list[int]:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-PYTHON = sys.executable
