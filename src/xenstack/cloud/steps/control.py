@@ -13,6 +13,9 @@ from xenstack.cloud.step import NotYet, Step, wait_until
 from xenstack.cloud.steps.databases import query
 from xenstack.cloud.steps.services import Check, answers, consumes, service
 
+# Each service costs seconds of processor time to start. The longest chain (Neutron's server, agents, routers, a guest
+# that answers) goes first; what nobody waits for starts beside the agents.
+_SECOND = ("control/neutron-rpc", "control/neutron-api", "control/nova-conductor")
 _FACES = ("public", "internal", "admin")
 _SERVICES = {  # kind of service: its name and URL
     "image": ("glance", f"http://{CONTROL_ADDRESS}:{layout.IMAGE}"),
@@ -30,8 +33,8 @@ def steps(cloud: Deployment) -> Iterator[Step]:
         works = _serves(cloud, name, port)
         return service(cloud, CONTROL, name, title=title, needs=reached, works=works)
 
-    def worker(name: str, title: str, queue: str, schema: str) -> Step:
-        needs = (f"cables of {CONTROL}", "control/rabbitmq", f"schema of {schema}", "catalogue")
+    def worker(name: str, title: str, queue: str, schema: str, *more: str) -> Step:
+        needs = (f"cables of {CONTROL}", "control/rabbitmq", f"schema of {schema}", "catalogue", *more)
         return service(cloud, CONTROL, name, title=title, needs=needs, works=consumes(cloud, queue))
 
     yield _catalogue(cloud)
@@ -46,23 +49,23 @@ def steps(cloud: Deployment) -> Iterator[Step]:
     )
     yield api("placement", "Placement: what each host has left", layout.PLACEMENT, "placement", "control/keystone")
     yield worker("nova-conductor", "Nova's only way to its database for computes", "conductor", "nova")
-    yield api("nova-api", "Nova: servers", layout.COMPUTE, "nova", "control/keystone")
-    yield worker("nova-scheduler", "Nova's choice of a host", "scheduler", "nova")
-    yield api("glance", "Glance: images", layout.IMAGE, "glance", "control/keystone")
-    yield api("nova-metadata", "Nova's metadata for guests", layout.METADATA, "nova")
+    yield api("nova-api", "Nova: servers", layout.COMPUTE, "nova", "control/keystone", *_SECOND)
+    yield worker("nova-scheduler", "Nova's choice of a host", "scheduler", "nova", *_SECOND)
+    yield api("glance", "Glance: images", layout.IMAGE, "glance", "control/keystone", *_SECOND)
+    yield api("nova-metadata", "Nova's metadata for guests", layout.METADATA, "nova", *_SECOND)
     yield service(
         cloud,
         CONTROL,
         "neutron-periodic",
         title="Neutron's periodic work",
-        needs=("control/rabbitmq", "schema of neutron", "catalogue"),
+        needs=("control/rabbitmq", "schema of neutron", "catalogue", *_SECOND),
     )
     yield service(
         cloud,
         CONTROL,
         "nova-novncproxy",
         title="consoles for browsers",
-        needs=(f"cables of {CONTROL}", "schema of nova"),
+        needs=(f"cables of {CONTROL}", "schema of nova", *_SECOND),
         works=answers(cloud, layout.NOVNC),
     )
 

@@ -54,7 +54,7 @@ def _speaks_xenapi(cloud: Deployment, number: int) -> None:
 
 def _compute(cloud: Deployment, number: int) -> Iterator[Step]:
     box = domu(number)
-    ready = ("control/nova-conductor", "control/placement", "control/nova-api", "control/neutron-api", "catalogue")
+    ready = ("control/nova-conductor", "control/placement", "control/neutron-api", "catalogue")
     yield service(
         cloud,
         box,
@@ -81,7 +81,7 @@ def _compute(cloud: Deployment, number: int) -> Iterator[Step]:
     yield Step(
         name=f"{box} has resources",
         title="Placement knows what the host has",
-        needs=(f"{box} in cell1", f"{box}/neutron-openvswitch-agent", "control/nova-scheduler"),
+        needs=(f"{box} in cell1", f"{box}/neutron-openvswitch-agent", "control/nova-scheduler", "control/nova-api"),
         check=_offers(cloud, box),
         within_s=90,
         log=cloud.layout.log(box) / "nova-compute.log",
