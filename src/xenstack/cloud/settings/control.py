@@ -73,7 +73,8 @@ def placement(where: Layout, secrets: Secrets) -> Service:
 def nova(where: Layout, secrets: Secrets) -> tuple[Service, ...]:
     conf = ini(where.etc("nova") / "nova.conf", {**nova_common(secrets), **_nova_control(where, secrets)})
     # Nova's WSGI start-up insists on finding this file beside nova.conf
-    pipelines = write(conf.parent / "api-paste.ini", paste(where, "nova", "api-paste.ini").read_text())
+    source = paste(where, "nova", "api-paste.ini")  # absent where a cloud is only described
+    pipelines = write(conf.parent / "api-paste.ini", source.read_text() if source.exists() else "")
     env = {"OS_NOVA_CONFIG_DIR": str(conf.parent)}
 
     def daemon(name: str) -> Service:

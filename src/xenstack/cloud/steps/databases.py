@@ -1,7 +1,7 @@
 """The database and the bus, and the schema of every project, each made by the project's own tool."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +97,13 @@ def _create(cloud: Deployment) -> None:
 
 def _schema(cloud: Deployment, project: str) -> Step:
     package, databases = _PROJECTS[project]
+    wanted = _installed(package)
     stamp = cloud.layout.data(CONTROL) / "schema" / project
 
     def check() -> None:
         """The stamp names the version whose tool finished; the tables themselves must be there too."""
-        if not stamp.exists() or stamp.read_text() != version(package):
-            raise NotYet(f"the schema of {project} was not made by {package} {version(package)}")
+        if not stamp.exists() or stamp.read_text() != wanted:
+            raise NotYet(f"the schema of {project} was not made by {package} {wanted}")
         for name in databases:
             if not query(cloud, f"SELECT 1 FROM {name}.alembic_version"):  # noqa: S608 - our own constants
                 raise NotYet(f"database {name} is empty")
@@ -114,17 +115,25 @@ def _schema(cloud: Deployment, project: str) -> Step:
         if project == "nova":
             _cell(cloud)
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(version(package))
+        stamp.write_text(wanted)
 
     return Step(
         name=f"schema of {project}",
-        title=f"{', '.join(databases)}: tables of {package} {version(package)}",
+        title=f"{', '.join(databases)}: tables of {package} {wanted}",
         needs=("databases",),
         check=check,
         apply=apply,
         log=cloud.layout.log(CONTROL) / "mariadb.log",
         advice="the tool's own words are above; `./xenstack up` runs it again",
     )
+
+
+def _installed(package: str) -> str:
+    """The version that is installed; a cloud may be described before anything is."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(to be installed)"
 
 
 def _environment(cloud: Deployment) -> dict[str, str]:
