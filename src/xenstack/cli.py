@@ -28,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("stopped; `./xenstack up` goes on where it stopped", file=sys.stderr)
-        return 130
+        print("\ninterrupted", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(130)  # threads that wait for something are not waited for
     except Exception as why:
         if type(why).__name__ not in ("NotYet", "CommandFailed", "ValueError", "PermissionError"):
             raise

@@ -46,10 +46,12 @@ class StepFailed(Exception):
     reason: str
     log: Path | None
     advice: str
+    command: str = ""
 
     def __str__(self) -> str:
-        where = f"\n  log:     {self.log}" if self.log else ""
-        return f"step {self.step} failed\n  why:     {self.reason}{where}\n  what to do: {self.advice}"
+        lines = {"why": self.reason, "command": self.command, "log": self.log, "what to do": self.advice}
+        told = "".join(f"\n  {name + ':':<12}{value}" for name, value in lines.items() if value)
+        return f"step {self.step} failed{told}"
 
 
 def nothing() -> None:
@@ -58,7 +60,10 @@ def nothing() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One promise of a plan. `title` says it in words; `needs` names the steps that must hold first."""
+    """One promise of a plan. `title` says it in words; `needs` names the steps that must hold first.
+
+    `command` is what a step that starts a program starts, for the word about a failure.
+    """
 
     name: str
     title: str
@@ -67,6 +72,7 @@ class Step:
     needs: tuple[str, ...] = ()
     within_s: float = 60.0
     log: Path | None = None
+    command: str = ""
     advice: str = "mend the cause, then run `./xenstack up` again: it goes on where it stopped"
 
     def satisfied(self) -> bool:
@@ -122,7 +128,7 @@ def perform(step: Step) -> Report:
         step.verify()
     except (NotYet, CommandFailed, OSError, ValueError, RuntimeError, LookupError) as why:
         reason = str(why) or type(why).__name__
-        failure = StepFailed(step.name, reason, step.log, step.advice)
+        failure = StepFailed(step.name, reason, step.log, step.advice, step.command)
         return Report(step, Outcome.FAILED, time.monotonic() - started, failure)
     except Exception:
         # a defect of a step: it must not take the others, and the word about them, with it
@@ -151,8 +157,9 @@ def run_plan(steps: Sequence[Step], tell: Callable[[Report], None], workers: int
     waiting = {s.name: s for s in steps}
     holds: set[str] = set()
     reports: list[Report] = []
-    with ThreadPoolExecutor(workers, thread_name_prefix="step") as pool:
-        running: dict[Future[Report], Step] = {}
+    running: dict[Future[Report], Step] = {}
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="step")
+    try:
         while True:
             for step in _ready(waiting.values(), holds):
                 running[pool.submit(perform, step)] = waiting.pop(step.name)
@@ -166,6 +173,8 @@ def run_plan(steps: Sequence[Step], tell: Callable[[Report], None], workers: int
                 if report.outcome is not Outcome.FAILED:
                     holds.add(step.name)
                 tell(report)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for no step
 
 
 def _ready(waiting: Iterable[Step], holds: set[str]) -> list[Step]:

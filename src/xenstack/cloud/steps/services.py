@@ -1,6 +1,7 @@
 """The step of a service: its supervisor runs it, with its present settings, and it is seen to work."""
 
 import http.client
+import shlex
 import time
 from collections.abc import Callable
 
@@ -49,6 +50,7 @@ def service(
         apply=apply,
         within_s=within_s,
         log=cloud.layout.log(box) / f"{name}.log",
+        command=shlex.join(what.command),
         advice=f"read its log with `./xenstack logs {what.label}`, then run `./xenstack up` again",
     )
 
