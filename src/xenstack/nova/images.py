@@ -13,7 +13,7 @@ Rules:
 Images travel as they are: the host converts them. Formats: raw, qcow2, vhd (dynamic).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -27,6 +27,7 @@ from oslo_utils.imageutils import format_inspector
 from xenstack.nova import disks
 from xenstack.nova.host import Host
 from xenstack.nova.records import Record
+from xenstack.xenapi import errors
 
 LOG = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def _import(host: Host, context: Any, image_id: str, instance: Any) -> Cached:
     if disk_format not in FORMATS or image.get("container_format") not in (None, "bare"):
         kind = f"{disk_format} in {image.get('container_format')}"
         raise _refused(image_id, f"{kind} is not supported, only {', '.join(FORMATS)} in bare")
-    chunks = iter(api.download(context, image_id))
+    chunks = _downloaded(image_id, api.download(context, image_id))
     head, inspector = _inspect(image_id, disk_format, chunks)
     size = _virtual_size(image_id, disk_format, inspector, length)
     if instance is not None:
@@ -120,7 +121,11 @@ def _import(host: Host, context: Any, image_id: str, instance: Any) -> Cached:
     vdi = str(host.call("VDI.create", wanted))
     try:
         body = _sized(_counted(image_id, chain(head, chunks), length), host.settings.image_chunk_size)
-        host.session.import_vdi(vdi, body, length=length, format=disk_format)
+        try:
+            host.session.import_vdi(vdi, body, length=length, format=disk_format)
+        except errors.VdiIoError as why:
+            # said before any guest had the disk: it is about the image. Nova would try the next host in vain
+            raise _refused(image_id, f"the host cannot read it: {why}") from why
         record = host.call("VDI.get_record", vdi)
         host.call("VDI.set_other_config", vdi, {IMAGE: image_id, OWN: str(record["uuid"])})
     except BaseException:
@@ -172,6 +177,14 @@ def _virtual_size(image_id: str, disk_format: str, inspector: Any, length: int |
     if not size:
         raise _refused(image_id, "its size is not known, or 0")
     return -(-size // _SECTOR) * _SECTOR
+
+
+def _downloaded(image_id: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks; a connection that breaks off and a checksum that is wrong are the image's fault to its user."""
+    try:
+        yield from chunks
+    except OSError as why:  # requests' and glanceclient's errors are
+        raise _refused(image_id, f"the image service did not send all of it: {why}") from why
 
 
 def _counted(image_id: str, chunks: Iterator[bytes], length: int | None) -> Iterator[bytes]:

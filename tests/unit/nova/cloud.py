@@ -24,6 +24,7 @@ class Images:
     bodies: dict[str, bytes] = field(default_factory=dict)
     downloads: list[str] = field(default_factory=list)
     cut_at: int | None = None
+    broken: Exception | None = None  # raised at the end of each download
     gate: threading.Event | None = None
 
     def add(self, body: bytes, disk_format: str, **more: Any) -> str:
@@ -51,6 +52,8 @@ class Images:
             if self.gate is not None and start:
                 assert self.gate.wait(30)
             yield body[start : start + (64 << 10)]
+        if self.broken is not None:
+            raise self.broken
 
 
 class VirtAPI:

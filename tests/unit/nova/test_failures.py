@@ -165,6 +165,25 @@ def test_a_truncated_download_leaves_nothing(compute: Compute, disk_format: str)
     compute.spawn(make_instance(image))
 
 
+def test_a_download_that_breaks_off_is_told_to_the_user(compute: Compute) -> None:
+    """Also a checksum that is wrong at the end. Nova would try other hosts, and say that none are left."""
+    before = compute.everything()
+    image = compute.images.add(noise(2 * MIB), "raw")
+    compute.images.broken = OSError("checksum mismatch")
+    with pytest.raises(exception.ImageUnacceptable, match="did not send all of it: checksum mismatch"):
+        compute.spawn(make_instance(image))
+    assert compute.everything() == before
+
+
+def test_an_image_that_only_the_host_sees_is_broken_is_told_to_the_user(compute: Compute) -> None:
+    """Its header is without fault; its tables point beyond its end."""
+    before = compute.everything()
+    image = compute.images.add(qcow2(noise(2 * MIB))[:MIB], "qcow2")
+    with pytest.raises(exception.ImageUnacceptable, match="the host cannot read it"):
+        compute.spawn(make_instance(image))
+    assert compute.everything() == before
+
+
 def test_an_image_larger_than_the_flavor_is_refused_before_it_travels(compute: Compute) -> None:
     before = compute.everything()
     image = compute.images.add(qcow2(noise(MIB), size=2 << 30), "qcow2")
