@@ -51,11 +51,12 @@ class Box:
     def pid(self) -> int | None:
         """PID 1 of the box, as the machine numbers it; None when the box does not run."""
         try:
-            text, born = (self._folder / "pid").read_text().split()
+            text, born, *boot = (self._folder / "pid").read_text().split()
             pid = int(text)
         except (FileNotFoundError, ValueError):
             return None
-        return pid if _birth(pid) == born else None
+        # births are counted from the boot: after another one, a process of another program may have the same
+        return pid if _birth(pid) == born and (not boot or boot == [_boot()]) else None
 
     def running(self) -> int:
         """PID 1. Raises NotYet when the box does not run."""
@@ -92,7 +93,7 @@ class Box:
         deadline = time.monotonic() + 10
         while parent.poll() is None and time.monotonic() < deadline:
             if first := _children(parent.pid):
-                (self._folder / "pid").write_text(f"{first[0]} {_birth(first[0])}\n")
+                (self._folder / "pid").write_text(f"{first[0]} {_birth(first[0])} {_boot()}\n")
                 return
             time.sleep(0.01)
         raise CommandFailed(tuple(words), parent.poll(), log.read_text()[-2000:])
@@ -102,6 +103,7 @@ class Box:
         return {
             "PATH": f"{self.layout.venv}/bin:{_SBIN}",
             "HOME": "/root",
+            "XDG_CACHE_HOME": str(self.layout.cache),
             "LANG": "C.UTF-8",
             "MALLOC_ARENA_MAX": "2",
             "PYTHONWARNINGS": "ignore",
@@ -131,16 +133,13 @@ class Box:
         timeout_s: float | None = 60.0,
         accept: Sequence[int] = (0,),
     ) -> Output:
-        """Run a program inside, to its end, in the box's environment. Raises NotYet, CommandFailed."""
-        return run(*self.entry(env), *words, timeout_s=timeout_s, accept=accept, cwd=Path("/"))
+        """Run a program inside, to its end, in the box's environment and `env`. Raises NotYet, CommandFailed.
 
-    def entry(self, env: Mapping[str, str] | None = None) -> list[str]:
-        """The words that put a command into the box."""
+        `env` may hold a password: it is on no command line, and in no word about a failure.
+        """
+        enter = ("nsenter", "-t", str(self.running()), "-n", "-m", "-p", "-u", "-i", "--")
         variables = {**self.environment(), **(env or {})}
-        return [
-            *("env", "-i", *(f"{k}={v}" for k, v in variables.items())),
-            *("nsenter", "-t", str(self.running()), "-n", "-m", "-p", "-u", "-i", "--"),
-        ]
+        return run(*enter, *words, whole_env=variables, timeout_s=timeout_s, accept=accept, cwd=Path("/"))
 
     def path(self, inside: str) -> Path:
         """A path of the box as the machine sees it. Raises NotYet."""
@@ -230,6 +229,11 @@ def _birth(pid: int) -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _boot() -> str:
+    """The name that the kernel gave this boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _parent(pid: int) -> int | None:

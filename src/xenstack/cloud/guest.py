@@ -11,6 +11,8 @@ from xenstack.cloud.step import Hopeless, NotYet
 
 DEMO_SERVER, _IMAGE, _FLAVOR, _KEY, _NETWORK, _PUBLIC = "demo-1", "guest", "small", "demo", "private", "public"
 
+_WAKE = {"SHUTOFF": "start_server", "PAUSED": "unpause_server", "SUSPENDED": "resume_server"}
+
 
 def inactive(api: Any) -> str | None:
     """Why the demo server is not up in Nova's eyes; None when it is."""
@@ -28,7 +30,7 @@ def inactive(api: Any) -> str | None:
 
 
 def revive(api: Any) -> None:
-    """Bring the demo server up: made when absent, started when stopped, made anew when Nova gave it up."""
+    """Bring the demo server up: made when absent, woken when it sleeps, made anew when Nova gave it up."""
     server = api.compute.find_server(DEMO_SERVER)
     if server and server.status == "ERROR":
         api.compute.delete_server(server)
@@ -36,8 +38,8 @@ def revive(api: Any) -> None:
         server = None
     if not server:
         create(api, DEMO_SERVER)
-    elif server.status == "SHUTOFF" and not server.task_state:
-        api.compute.start_server(server)
+    elif not server.task_state and (wake := _WAKE.get(server.status)):
+        getattr(api.compute, wake)(server)
 
 
 def create(api: Any, name: str, **values: Any) -> Any:

@@ -94,6 +94,11 @@ class Layout:
         return self.install / "venv"
 
     @property
+    def cache(self) -> Path:
+        """What programs find again faster: of downloads, and of Python's entry points."""
+        return self.install / "cache"
+
+    @property
     def image(self) -> Path:
         """Where images/build puts the guest image."""
         return self.install / "image"

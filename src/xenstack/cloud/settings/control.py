@@ -10,7 +10,7 @@ from xenstack.cloud.layout import CONTROL, CONTROL_ADDRESS, Layout
 from xenstack.cloud.secrets import Secrets
 from xenstack.cloud.service import Service
 from xenstack.cloud.settings.ini import Section, ini, write
-from xenstack.cloud.settings.openstack import RABBIT, bus_url, database, locks, login, paste, token_check
+from xenstack.cloud.settings.openstack import RABBIT, bus_url, database, forking, locks, login, paste, token_check
 
 _THREADS = 4  # requests that one API answers at the same time
 
@@ -78,7 +78,9 @@ def nova(where: Layout, secrets: Secrets) -> tuple[Service, ...]:
     env = {"OS_NOVA_CONFIG_DIR": str(conf.parent)}
 
     def daemon(name: str) -> Service:
-        command = (where.program(name), "--config-file", str(conf))
+        # novncproxy forks for each connection and shares nothing for long
+        start = (where.program(name),) if name == "nova-novncproxy" else forking(where, name)
+        command = (*start, "--config-file", str(conf))
         folders = (where.data(CONTROL) / "nova",)
         return Service(name=name, box=CONTROL, command=command, config=(conf,), folders=folders)
 
@@ -141,7 +143,7 @@ def neutron(where: Layout, secrets: Secrets) -> tuple[Service, ...]:
     files = ("--config-file", str(conf), "--config-file", str(ml2))
 
     def daemon(name: str, program: str) -> Service:
-        return Service(name=name, box=CONTROL, command=(where.program(program), *files), config=(conf, ml2))
+        return Service(name=name, box=CONTROL, command=(*forking(where, program), *files), config=(conf, ml2))
 
     return (
         _api(where, "neutron-api", "neutron.wsgi.api", layout.NETWORKING, env, (conf, ml2)),

@@ -16,7 +16,7 @@ from xenstack.cloud.layout import CONTROL_ADDRESS, NETWORK, Layout, domu, tunnel
 from xenstack.cloud.secrets import Secrets
 from xenstack.cloud.service import Service
 from xenstack.cloud.settings.ini import Section, ini, write
-from xenstack.cloud.settings.openstack import RABBIT, bus_url, locks
+from xenstack.cloud.settings.openstack import RABBIT, bus_url, forking, locks
 
 OVS_SOCKET = "unix:/run/openvswitch/db.sock"
 PRIVSEP_SOCKET = "/run/xenstack/privsep.sock"
@@ -166,7 +166,7 @@ def _helper(where: Layout) -> tuple[str, ...]:
 
 
 def _stock(where: Layout, box: str, program: str, *files: Path) -> Service:
-    return Service(name=program, box=box, command=(where.program(program), *_options(files)), config=files, stop_s=2)
+    return Service(name=program, box=box, command=(*forking(where, program), *_options(files)), config=files, stop_s=2)
 
 
 def _lean(where: Layout, box: str, program: str, *files: Path) -> Service:

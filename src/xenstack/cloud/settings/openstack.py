@@ -68,3 +68,8 @@ def locks(box: str) -> Section:
 def paste(where: Layout, *names: str) -> Path:
     """A file that a package of the virtual environment brought into its etc folder."""
     return where.venv.joinpath("etc", *names)
+
+
+def forking(where: Layout, name: str) -> tuple[str, ...]:
+    """The start of a daemon that forks workers (see `xenstack.cloud.frozen`)."""
+    return (where.program("python"), "-m", "xenstack.cloud.frozen", where.program(name))
