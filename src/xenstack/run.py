@@ -45,14 +45,15 @@ def run(
     *words: str | os.PathLike[str],
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
+    whole_env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout_s: float | None = 60.0,
     accept: Sequence[int] = (0,),
 ) -> Output:
     """Run a program to its end.
 
-    `env` is added to this process's environment. Raises CommandFailed when the status is not in `accept`,
-    when the program is missing (status 127) or when `timeout_s` passes (status None; the program is killed).
+    `env` is added to this process's environment; `whole_env` replaces it. Raises CommandFailed when the status is not
+    in `accept`, when the program is missing (status 127) or when `timeout_s` passes (status None; it is killed).
     """
     command = tuple(os.fspath(w) for w in words)
     try:
@@ -63,7 +64,7 @@ def run(
             capture_output=True,
             text=True,
             errors="replace",
-            env=None if env is None else {**os.environ, **env},
+            env=_environment(env, whole_env),
             cwd=cwd,
             timeout=timeout_s,
             check=False,
@@ -76,6 +77,12 @@ def run(
     if done.returncode not in accept:
         raise CommandFailed(command, done.returncode, done.stderr or done.stdout)
     return Output(done.stdout, done.stderr, done.returncode)
+
+
+def _environment(added: Mapping[str, str] | None, whole: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    if added is None:
+        return whole
+    return {**(os.environ if whole is None else whole), **added}
 
 
 def run_bounded(

@@ -31,6 +31,7 @@ def main(words: list[str]) -> int:
         return 1
     path = f"{python.parent}:{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "src")}
+    environment["XDG_CACHE_HOME"] = str(root / "state" / "install" / "cache")  # OpenStack's libraries keep one, too
     sys.stderr.flush()
     os.execve(python, [str(python), "-m", "xenstack.cli", *(words or ["--help"])], environment)  # noqa: S606 - words, no shell
 

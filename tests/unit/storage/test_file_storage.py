@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.conftest import Backends
 from tests.kit.images import KIB, MIB, dynamic_vhd, noise, qcow2, uuid
 from tests.unit.storage.conftest import Bench
 
@@ -385,8 +386,9 @@ FULL = """
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs")
-def test_full_disk(tmp_path: Path) -> None:
+def test_full_disk(tmp_path: Path, backends: Backends) -> None:
+    if os.geteuid() != 0:
+        backends.missing("root, for a small tmpfs")
     mount = 'mount -t tmpfs -o size=6m none "$1" && exec "$2" -c "$3" "$1"'
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), str(Path(__file__).parents[3])])}
     done = subprocess.run(
