@@ -38,6 +38,11 @@ class Supervisor:
     def state(self, name: str) -> State:
         return _state(self._ask("supervisor.getProcessInfo", name))
 
+    def command(self, name: str) -> str:
+        """The command line that it knows for a service; empty when it does not know the service."""
+        known = {i["name"]: str(i["command"]) for i in self._ask("supervisor.getAllConfigInfo")}
+        return known.get(name, "")
+
     def start(self, name: str) -> None:
         """Begin to start a service; it is no error that it runs."""
         self._ask("supervisor.startProcess", name, False, accept=(_ALREADY_STARTED,))

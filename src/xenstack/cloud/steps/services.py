@@ -65,8 +65,11 @@ def running(cloud: Deployment, what: Service) -> None:
 
 
 def stale(cloud: Deployment, what: Service) -> bool:
-    """Whether the service runs with other settings than its files now hold."""
-    state = cloud.supervisor(what.box).state(what.name)
+    """Whether the service runs with other settings than its files now hold, or was started by another command."""
+    supervisor = cloud.supervisor(what.box)
+    state = supervisor.state(what.name)
+    if state.running and supervisor.command(what.name) != shlex.join(what.command):
+        return True
     # supervisor counts whole seconds: a file written in the second of the start counts as read
     return state.running and any(int(f.stat().st_mtime) > state.since for f in what.config)
 
