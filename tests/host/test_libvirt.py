@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 from tests.kit.guest import Guest, test_guest
-from tests.kit.hypervisor import HypervisorSuite, Rig, wait_until
+from tests.kit.hypervisor import HypervisorSuite
+from tests.kit.hypervisor_rig import Rig, wait_until
 
 from xenstack.host.hypervisor.libvirt.adapter import LibvirtHypervisor
 from xenstack.host.hypervisor.libvirt.instance import embedded

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.host.test_libvirt import LibvirtRig, Machine, test_guest
-from tests.kit.hypervisor import wait_until
+from tests.kit.hypervisor_rig import wait_until
 
 from xenstack.host.hypervisor.libvirt.adapter import LibvirtHypervisor
 from xenstack.host.hypervisor.libvirt.instance import write_configuration

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kit.hypervisor import HypervisorSuite, Rig
+from tests.kit.hypervisor import HypervisorSuite
+from tests.kit.hypervisor_rig import Rig
 
 from xenstack.host.hypervisor.port import (
     DetachRejected,
