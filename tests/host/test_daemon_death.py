@@ -24,6 +24,7 @@ from tests.kit.guest import test_guest as built_guest
 from tests.kit.qemu import reap_qemu
 
 REPOSITORY = Path(__file__).parents[2]
+MIB = 1 << 20
 
 
 class Host:
@@ -210,6 +211,58 @@ def test_death_in_a_disks_making_and_deleting(host: Host) -> None:
     client = host.start()
     assert host.files() == before
     assert vdi not in client.api.VDI.get_all()
+
+
+@pytest.mark.parametrize("sent", [0, 3 * MIB], ids=["nothing of it", "half of it"])
+def test_death_in_an_import(host: Host, sent: int) -> None:
+    """The disk keeps what it had, the half that came is gone, and the same import works afterwards."""
+    client = host.start()
+    vdi = client.vdi()
+    old, new = os.urandom(MIB), os.urandom(6 * MIB)
+    assert client.put("/import_raw_vdi", old, vdi=vdi, format="raw").status == 200
+    before = host.files()
+    link = client.connection()
+    link.putrequest("PUT", f"/import_raw_vdi?session_id={client.ref}&vdi={vdi}&format=raw")
+    link.putheader("Content-Length", str(len(new)))
+    link.endheaders()
+    link.send(new[:sent])
+    deadline = time.monotonic() + 10
+    while host.files() == before and sent:
+        assert time.monotonic() < deadline, "the import has not begun"
+        time.sleep(0.02)
+    host.daemon.kill()
+    link.close()
+    client = host.start()
+    assert host.files() == before
+    assert client.api.VDI.get_current_operations(vdi) == {}
+    assert client.download("/export_raw_vdi", vdi=vdi, format="raw").body[: len(old)] == old
+    assert client.put("/import_raw_vdi", new, vdi=vdi, format="raw").status == 200
+    assert client.download("/export_raw_vdi", vdi=vdi, format="raw").body[: len(new)] == new
+
+
+@pytest.mark.parametrize("step", ["activate VDI", "attach disk", "record"])
+def test_death_in_a_hot_plug(host: Host, step: str) -> None:
+    """The guest runs on without the disk, and gets it when asked again."""
+    client = host.start(f"VBD.plug:{step}")
+    guest = bystander(client)
+    vdi = client.vdi()
+    vbd = client.vbd(guest, vdi, "5")
+    before, pid = host.files(), host.processes()
+    broken(client, "VBD.plug", vbd)
+    host.await_death()
+    client = host.start()
+    assert host.processes() == pid
+    assert host.files() == before
+    record = client.api.VBD.get_record(vbd)
+    assert record["current_operations"] == {}
+    if not record["currently_attached"]:
+        client.api.VBD.plug(vbd)
+    assert client.api.VBD.get_currently_attached(vbd) is True
+    assert client.jsonrpc("VDI.destroy", vdi)["error"]["message"] == "VDI_IN_USE"
+    client.api.VM.hard_shutdown(guest)
+    assert client.api.VBD.get_currently_attached(vbd) is False
+    client.api.VBD.destroy(vbd)
+    client.api.VDI.destroy(vdi)
 
 
 def test_kill_from_outside_while_many_things_happen(host: Host) -> None:
