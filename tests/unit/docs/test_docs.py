@@ -1,6 +1,7 @@
 """The documents point at what exists."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,12 @@ def test_every_decision_is_in_the_list() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = set(re.findall(r"\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
     assert listed == {p.name for p in folder.glob("[0-9]*.md")}
+
+
+@pytest.mark.parametrize("name", ["messages", "operations", "driver_options"])
+def test_reference_pages_are_what_the_code_says(name: str) -> None:
+    """`python docs/reference/make.py` writes them."""
+    made = runpy.run_path(str(ROOT / "docs" / "reference" / "make.py"))
+    made["load_all"]()
+    page = ROOT / "docs" / "reference" / f"{name.replace('_', '-')}.md"
+    assert page.read_text() == "\n".join(made[name]()) + "\n"
