@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from xenstack.cloud import layout
-from xenstack.cloud.api import connected, forget
+from xenstack.cloud.api import ADMIN, DEMO, connected, forget
 from xenstack.cloud.deployment import Deployment
 from xenstack.cloud.layout import CONTROL, CONTROL_ADDRESS, OUTSIDE
 from xenstack.cloud.settings.openstack import REGION, USERS
@@ -70,20 +70,19 @@ def steps(cloud: Deployment) -> Iterator[Step]:
     )
 
 
-_PROBES: dict[str, Callable[[Any], Any]] = {  # a small question that goes through token, policy and database
-    "neutron-api": lambda api: api.network.get("/networks?limit=1&fields=id"),
-    "nova-api": lambda api: api.compute.get("/servers?limit=1"),
-    "glance": lambda api: api.image.get("/images?limit=1"),
-    "placement": lambda api: api.placement.get("/resource_providers"),
+# a small question that goes through token, policy and database, and who asks it
+_PROBES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    # as a user: Neutron loads its policies at the first request that needs one (an administrator's question does
+    # not), and refuses what arrives meanwhile. Nothing of the plan asks Neutron before this probe has.
+    "neutron-api": (DEMO, lambda api: api.network.get("/security-groups?limit=1&fields=id")),
+    "nova-api": (ADMIN, lambda api: api.compute.get("/servers?limit=1")),
+    "glance": (ADMIN, lambda api: api.image.get("/images?limit=1")),
+    "placement": (ADMIN, lambda api: api.placement.get("/resource_providers")),
 }
 
 
 def _serves(cloud: Deployment, name: str, port: int) -> Check:
-    """The API answers, and answers an operator's question.
-
-    The question comes before any step's work for another reason too: Neutron loads its policies at the first request,
-    and refuses what arrives at the same time.
-    """
+    """The API answers, and answers a question that only a whole service can answer."""
     listens = answers(cloud, port)
     probe = _PROBES.get(name)
 
@@ -91,8 +90,9 @@ def _serves(cloud: Deployment, name: str, port: int) -> Check:
         listens()
         if probe is None:
             return
-        with connected(cloud) as api:
-            status = probe(api).status_code
+        who, ask = probe
+        with connected(cloud, who) as api:
+            status = ask(api).status_code
         if status != http.HTTPStatus.OK:
             raise NotYet(f"{name} answers {status}")
 
