@@ -12,7 +12,8 @@ from pathlib import Path
 from xenstack.cloud.box import MARK
 from xenstack.cloud.layout import Layout
 
-_OUR_DEVICES = ("m-", "t-", "p-", "mgmt", "tenant", "public", "himn", "br-int", "br-tun", "br-tenant", "br-ex", "vif")
+# no guest's tap (vif...): on the machine itself those are of a host daemon that runs outside any box
+_OUR_DEVICES = ("m-", "t-", "p-", "mgmt", "tenant", "public", "himn", "br-int", "br-tun", "br-tenant", "br-ex")
 
 
 def strays(where: Layout) -> dict[int, str]:
@@ -63,7 +64,7 @@ def remains(root: Path, *, state_too: bool) -> dict[str, list[str]]:
         "process": [f"{pid} {line}" for pid, line in strays(where).items()],
         "mount": _mounts(where),
         "network namespace": _namespaces(),
-        "bridge or tap": devices,
+        "bridge or cable": devices,
         "loop device": _loops(where),
     }
     if state_too:
