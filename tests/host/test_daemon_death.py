@@ -265,6 +265,45 @@ def test_death_in_a_hot_plug(host: Host, step: str) -> None:
     client.api.VDI.destroy(vdi)
 
 
+@pytest.mark.parametrize("step", ["activate VDI", "insert medium"])
+def test_death_in_a_change_of_medium(host: Host, step: str) -> None:
+    """An insert is undone, an eject is finished; the drive can be used afterwards."""
+    client = host.start(f"VBD.insert:{step}")
+    guest = client.vm(name_label="contract-guest")
+    drive = client.vbd(guest, NULL, "3", type="CD", mode="RO")
+    medium = client.vdi()
+    client.api.VM.start(guest, False, False)
+    pid = host.processes()
+    broken(client, "VBD.insert", drive, medium)
+    host.await_death()
+    client = host.start("VBD.eject:eject medium")
+    assert client.api.VBD.get_empty(drive) is True
+    client.api.VBD.insert(drive, medium)
+    assert client.jsonrpc("VDI.destroy", medium)["error"]["message"] == "VDI_IN_USE"
+    broken(client, "VBD.eject", drive)
+    host.await_death()
+    client = host.start()
+    assert (client.api.VBD.get_empty(drive), client.api.VBD.get_VDI(drive)) == (True, NULL)
+    assert host.processes() == pid
+    client.api.VDI.destroy(medium)
+
+
+@pytest.mark.parametrize("step", ["make SR", "attach SR", "record"])
+def test_death_in_the_making_of_an_sr(host: Host, step: str) -> None:
+    host.start()  # makes the first SR, by the same plan
+    host.daemon.stop()
+    client = host.start(f"SR.create:{step}")
+    before, folders = client.api.SR.get_all(), sorted((host.daemon.state / "sr").iterdir())
+    (machine,) = client.api.host.get_all()
+    broken(client, "SR.create", machine, {}, "0", "contract-sr", "", "file", "user", False, {})
+    host.await_death()
+    client = host.start()
+    assert client.api.SR.get_all() == before
+    assert client.api.SR.get_by_name_label("contract-sr") == []
+    assert len(client.api.PBD.get_all()) == len(before)
+    assert sorted((host.daemon.state / "sr").iterdir()) == folders
+
+
 def test_kill_from_outside_while_many_things_happen(host: Host) -> None:
     """No chosen moment: starts, clones and shutdowns go on when the daemon is killed."""
     client = host.start()
