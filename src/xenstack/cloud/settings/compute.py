@@ -36,7 +36,7 @@ def fake_compute(where: Layout, secrets: Secrets) -> Service:
         "my_ip": CONTROL_ADDRESS,
         "transport_url": bus_url(secrets),
         "state_path": where.data(box) / "nova-fake",
-        "compute_driver": "fake.FakeDriver",
+        "compute_driver": "fake.FakeDriverWithoutFakeNodes",  # the plain one cannot start a second time
         "use_stderr": True,
     }
     conf = ini(where.etc("nova-fake") / "nova.conf", {**common, "DEFAULT": default, "vnc": {"enabled": False}})
