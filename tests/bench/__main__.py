@@ -53,6 +53,7 @@ def _benches(rounds: int) -> dict[str, Bench]:
         "memory": lambda: memory.rows(_cloud()),
         "create": lambda: create.rows(_cloud(), rounds),
         "lifecycle": lambda: lifecycle.rows(ROOT),
+        "noted": lambda: lifecycle.noted(ROOT),
     }
 
 
@@ -66,6 +67,7 @@ def main() -> int:
     chosen = given.only or ["wire", "import", "memory", "create"]
     if given.lifecycle:
         chosen.append("lifecycle")
+    chosen.append("noted")
     where, found, failed = table.machine(), [], []
     for name in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.bench.table import Row
 
+from xenstack.cloud import stopwatch
 from xenstack.run import run
 
 SECTION = "Down and up"
@@ -24,6 +25,18 @@ def rows(root: Path) -> list[Row]:
         row("1 up", "`up` after `down`, until the guest answers and lets in", up, 75),
         row("2 again", "`up` when all is up", again),
     ]
+
+
+def noted(root: Path) -> list[Row]:
+    """What the commands themselves noted of runs that no benchmark can repeat."""
+    targets = {stopwatch.FRESH: 7.0, stopwatch.TEST: 20.0}
+    known = stopwatch.recall(root)
+    return [
+        Row(key=f"noted.{what}", section="Long commands, as they were last run", what=what, unit="min", target=target,
+            value=round(float(known[what]["seconds"]) / 60, 1), date=str(known[what]["date"]))
+        for what, target in targets.items()
+        if what in known
+    ]  # fmt: skip
 
 
 def _timed(root: Path, verb: str) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.cloud.patience import until
 from tests.cloud.tenant import PREFIX, Server, Tenant
+from tests.conftest import Backends
 
 from xenstack.cloud.deployment import Deployment
 
@@ -13,10 +14,10 @@ _MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def apart(cloud: Deployment, tenant: Tenant) -> Iterator[str]:
+def apart(cloud: Deployment, tenant: Tenant, backends: Backends) -> Iterator[str]:
     """A server group whose members are never on one host."""
     if cloud.layout.hosts < 2:
-        pytest.skip("this cloud has one host; `./xenstack up --hosts 2` makes a second")
+        backends.missing("this cloud has one host; `./xenstack up --hosts 2` makes a second")
     made = tenant.ask(lambda api: api.compute.create_server_group(name=PREFIX + "apart", policy="anti-affinity")).id
     yield made
     tenant.ask(lambda api: api.compute.delete_server_group(made))

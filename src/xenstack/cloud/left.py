@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 from xenstack.cloud.box import MARK
-from xenstack.cloud.layout import Layout
+from xenstack.cloud.layout import BRIDGES, CONTROL, NETWORK, OUTSIDE, Layout
 
 # no guest's tap (vif...): on the machine itself those are of a host daemon that runs outside any box
-_OUR_DEVICES = ("m-", "t-", "p-", "mgmt", "tenant", "public", "himn", "br-int", "br-tun", "br-tenant", "br-ex")
+_OUR_BRIDGES = {"mgmt", "tenant", "public", "himn", "br-int", "br-tun", "br-tenant", "br-ex"}
+_OUR_CABLES = tuple(f"{wire[0]}-{box}" for wire in BRIDGES for box in (OUTSIDE, CONTROL, NETWORK, "dom0-", "domu-"))
 
 
 def strays(where: Layout) -> dict[int, str]:
@@ -84,7 +85,9 @@ def _namespaces() -> list[str]:
 
 
 def _devices() -> list[str]:
-    return [d.name for d in Path("/sys/class/net").iterdir() if d.name.startswith(_OUR_DEVICES)]
+    return [
+        d.name for d in Path("/sys/class/net").iterdir() if d.name in _OUR_BRIDGES or d.name.startswith(_OUR_CABLES)
+    ]
 
 
 def _loops(where: Layout) -> list[str]:

@@ -2,10 +2,11 @@
 
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from xenstack.install import packages
+from xenstack.install import INSTALLING, packages
 from xenstack.install.environment import Environment
 from xenstack.install.progress import InstallFailed, part
 
@@ -23,6 +24,8 @@ def main(words: list[str]) -> int:
         if verb not in _ROOTLESS and not packages.administrator():
             raise InstallFailed(verb, "it works with network namespaces", f"run it as root: sudo ./xenstack {verb}")
         full = Environment(root, "venv", "lock.txt")
+        if not full.python.exists():
+            os.environ[INSTALLING] = str(time.time())
         if verb in _ALL and not asked:
             everything(root, full)
         python = _python(root, verb, full)
@@ -69,7 +72,7 @@ def _python(root: Path, verb: str, full: Environment) -> Path:
             small.make()
         small.link()
         return small.python
-    if verb in _LATER:
+    if verb in _LATER and verb != "down":  # what runs can be ended without what it was started with
         raise InstallFailed(verb, "nothing is installed in this clone", "run `./xenstack up` first")
     return Path(sys.executable)
 

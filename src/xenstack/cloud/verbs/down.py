@@ -11,12 +11,21 @@ from xenstack.cloud import left, xenapi_call
 from xenstack.cloud.deployment import Deployment, known_hosts
 from xenstack.cloud.layout import CONTROL, Layout, dom0, domu
 from xenstack.cloud.step import NotYet
+from xenstack.cloud.turn import alone
 
 _SHUTDOWN_S = 7.0  # what a guest gets to shut down by itself; ours need 2 to 3
 
 
 def down(root: Path, *, purge: bool) -> int:
-    """Stop the cloud of this clone. Returns the exit status: 0 when nothing of it runs any more."""
+    """Stop the cloud of this clone. Returns the exit status: 0 when nothing of it runs any more.
+
+    Raises NotYet beside another command.
+    """
+    with alone(root, "down"):
+        return _down(root, purge=purge)
+
+
+def _down(root: Path, *, purge: bool) -> int:
     started = time.monotonic()
     hosts = known_hosts(root)
     if hosts is not None:

@@ -11,7 +11,7 @@ def explain(root: Path, hosts: int | None) -> int:
     """Print every step: what it promises, and what must hold before."""
     with TemporaryDirectory(prefix="xenstack-explain-") as scratch:
         # settings are made to be described, in a place that is thrown away
-        cloud = Deployment(root, hosts or known_hosts(root) or 1, state=Path(scratch))
+        cloud = Deployment(root, hosts if hosts is not None else known_hosts(root) or 1, state=Path(scratch))
         for number, step in enumerate(plan(cloud), 1):
             print(f"{number:3}. {step.name}: {step.title}")
             if step.needs:

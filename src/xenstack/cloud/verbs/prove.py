@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from xenstack.cloud.deployment import known_hosts
+from xenstack.cloud.stopwatch import TEST, note
 from xenstack.cloud.verbs.up import up
 from xenstack.run import follow
 
@@ -17,7 +19,7 @@ GROUPS = ("unit", "contract", "host", "cloud")
 
 def check(root: Path) -> int:
     """Format, lint, types, import rules, unit tests; all of them, even when one fails."""
-    paths = [p for p in ("src", "tests", "images") if (root / p).exists()]
+    paths = [p for p in ("src", "tests", "images", "docs") if (root / p).exists()]
     lines = {
         "format": ("ruff", "format", "--check", *paths),
         "lint": ("ruff", "check", *paths),
@@ -32,12 +34,15 @@ def test(root: Path, groups: list[str], options: list[str]) -> int:
     """Run groups of tests, each with pytest's own words; a backend that is missing is a failure, not a skip."""
     if unknown := set(groups) - set(GROUPS):
         raise ValueError(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    chosen = groups or list(GROUPS)
+    chosen, started = groups or list(GROUPS), time.monotonic()
     pytest = (_program(root, "pytest"), "--require-backends", *options)
     commands = {group: (*pytest, f"tests/{group}") for group in chosen if group != "cloud"}
     failed = _all(root, commands) if commands else 0
     if "cloud" in chosen:  # last, and started only now: the cloud takes processor time from what runs beside it
-        failed |= up(root, None) or _all(root, {"cloud": (*pytest, "tests/cloud")})
+        hosts = max(2, known_hosts(root) or 0)  # what one host may not do to another is seen with two only
+        failed |= up(root, hosts) or _all(root, {"cloud": (*pytest, "tests/cloud")})
+    if not groups and not failed:
+        note(root, TEST, time.monotonic() - started)
     return failed
 
 

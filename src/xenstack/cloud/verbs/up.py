@@ -1,5 +1,6 @@
 """`up`: perform the plan, a line per step, and end with what the operator wants to know next."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,16 +14,24 @@ from xenstack.cloud.layout import dom0, domu
 from xenstack.cloud.plan import plan
 from xenstack.cloud.secrets import write_private
 from xenstack.cloud.step import NotYet, Outcome, Report, run_plan
+from xenstack.cloud.stopwatch import FRESH, note
+from xenstack.cloud.turn import alone
+from xenstack.install import INSTALLING
 
 
 def up(root: Path, hosts: int | None) -> int:
-    """Bring the cloud up. Returns the exit status: 0 when every step holds."""
+    """Bring the cloud up. Returns the exit status: 0 when every step holds. Raises NotYet beside another command."""
+    with alone(root, "up"):
+        return _up(root, hosts)
+
+
+def _up(root: Path, hosts: int | None) -> int:
     started = time.monotonic()
     running = known_hosts(root) or 0
     if hosts is not None and hosts < running:
         print(f"this cloud has {running} hosts; a smaller one needs `./xenstack down --purge` first", file=sys.stderr)
         return 2
-    cloud = Deployment(root, hosts or running or 1)
+    cloud = Deployment(root, hosts if hosts is not None else running or 1)
     cloud.remember()
     _clouds_yaml(cloud)
     steps = plan(cloud)
@@ -50,6 +59,8 @@ def up(root: Path, hosts: int | None) -> int:
         print(f"\nup: {done} steps done, {len(reports) - done} were already, {seconds:.0f} s")
     else:
         print(f"\nup already: all {len(reports)} steps hold, nothing was changed, {seconds:.0f} s")
+    if installing := os.environ.pop(INSTALLING, ""):  # nothing was here when the command began
+        note(root, FRESH, time.time() - float(installing))
     _summary(cloud)
     return 0
 
