@@ -228,3 +228,21 @@ def test_consoles_refuse_strangers_and_what_is_not_there(host: Daemon, session: 
     for query, status in (("ref=OpaqueRef:x", 401), (f"ref=OpaqueRef:x&session_id={session.ref}", 404)):
         answer = talk(host, f"CONNECT /console?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert answer.startswith(f"HTTP/1.1 {status}".encode()), query
+
+
+@pytest.mark.parametrize("pause_after", [None, 4, 12, 60])
+def test_a_connect_without_host_is_understood(host: Daemon, session: Session, pause_after: int | None) -> None:
+    """Nova's novncproxy sends nothing but the request line, as HTTP/1.1; its bytes may come in any pieces."""
+    sent = f"CONNECT /console?ref=OpaqueRef%3Ax&session_id={session.ref} HTTP/1.1\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", host.port), timeout=10.0) as link:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.sendall(sent[:pause_after])
+        if pause_after:
+            time.sleep(0.2)
+            link.sendall(sent[pause_after:])
+        assert link.recv(1000).startswith(b"HTTP/1.1 404"), "no such console, but understood"
+
+
+def test_a_connect_that_never_ends_is_bounded(host: Daemon) -> None:
+    assert b"HTTP/1.1 4" in talk(host, b"CONNECT /console?" + b"x" * (80 << 10))
+    assert talk(host, b"CONNECT /cons", end=True)[:12] in (b"", b"HTTP/1.1 400")

@@ -136,6 +136,7 @@ class Connection:
         self._serves = serves
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD)
         self._taken = False  # a handler has the raw stream: no HTTP any more
+        self._held = b""  # the beginning of a CONNECT whose head is not whole yet
 
     async def run(self) -> None:
         """Serve requests until one side has enough."""
@@ -239,9 +240,32 @@ class Connection:
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
-                self._http.receive_data(await self.stream.recv(_READ))
+                data: bytes | None = await self.stream.recv(_READ)
+                if self._http.their_state is h11.IDLE:
+                    data = self._hosted(data or b"")
+                if data is not None:
+                    self._http.receive_data(data)
                 continue
             return event
+
+    def _hosted(self, data: bytes) -> bytes | None:
+        """What h11 may read of a request's beginning; None when a CONNECT's head is not whole yet.
+
+        Nova's novncproxy, written for xapi, sends CONNECT as HTTP/1.1 without the Host that h11 insists on.
+        """
+        held, self._held = self._held + data, b""
+        if not b"CONNECT ".startswith(held[:8]):
+            return held
+        head, end, _ = held.partition(b"\r\n\r\n")
+        if not end:
+            if data and len(held) < _HEAD:
+                self._held = held
+                return None
+            return held
+        if b"\r\nhost:" in head.lower():
+            return held
+        line, _, rest = held.partition(b"\r\n")
+        return line + b"\r\nHost: xapi\r\n" + rest
 
 
 def _lowered(headers: Headers, name: str) -> str:
