@@ -102,7 +102,8 @@ def _in_network(cloud: Deployment, marks: Marks) -> list[str]:
     box = cloud.boxes[NETWORK]
     found = _search(marks, _texts_of_box(box))
     for file in box.path("/run/neutron").rglob("*"):
-        if file.is_file() and file.name in ("host", "addn_hosts", "leases", "opts", "haproxy.cfg"):
+        # not "leases": Neutron writes it once, for dnsmasq's start, and removes it with the network
+        if file.is_file() and file.name in ("host", "addn_hosts", "opts"):
             text = file.read_text(errors="replace")
             found += [f"{file.parent.name}/{file.name} names {word}" for word in marks.words if word in text]
     return [f"on {box.name}: {what}" for what in found]

@@ -78,13 +78,18 @@ class Websocket:
         from websockify.websocket import WebSocket
 
         self._link = WebSocket()
+        send, query = self._link.send_request, urlsplit(url).query
+        self._link.send_request = lambda verb, path: send(verb, f"{path}?{query}")  # it would leave the query out
         self._link.connect(url, origin=f"http://{CONTROL_ADDRESS}:{NOVNC}", protocols=["binary"])
         self._link.socket.settimeout(15)
         self._rest = b""
 
     def recv(self, count: int) -> bytes:
-        if not self._rest:
-            self._rest = self._link.recv() or b""
+        while not self._rest:
+            message = self._link.recv()  # an empty message is no end
+            if message is None:
+                return b""
+            self._rest = message
         piece, self._rest = self._rest[:count], self._rest[count:]
         return piece
 
@@ -111,7 +116,7 @@ def test_vnc_through_novncproxy(tenant: Tenant, guest: Server) -> None:
     with netns.inside(tenant.cloud.boxes[OUTSIDE].running()):
         width, height = handshake(Websocket(url))  # type: ignore[arg-type]
         assert width >= 640, f"a screen of {width}x{height}"
-        with pytest.raises(Exception, match=r"403|closed|hung up|4\d\d"):
+        with pytest.raises(AssertionError, match="hung up"):
             handshake(Websocket(url[:-6] + "000000"))  # type: ignore[arg-type]
 
 
