@@ -286,6 +286,9 @@ def _sweep_rest(api: Any) -> None:
     for router in api.network.routers():
         if router.name.startswith(PREFIX):
             remove_router(api, router)
+    for port in api.network.ports():
+        if port.name.startswith(PREFIX):
+            api.network.delete_port(port)
     for network in api.network.networks():
         if network.name.startswith(PREFIX):
             api.network.delete_network(network)

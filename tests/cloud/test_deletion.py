@@ -4,12 +4,13 @@ Absence is looked for in the toolstack's records, libvirt, processes, devices, s
 """
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from tests.cloud.absence import left_of, marks
 from tests.cloud.patience import until
-from tests.cloud.tenant import PREFIX, Tenant, remove_router
+from tests.cloud.tenant import BOOT_S, PREFIX, Tenant, remove_router
 
 from xenstack.cloud.layout import NETWORK
 from xenstack.cloud.steps import demo
@@ -51,6 +52,32 @@ def test_delete_leaves_nothing(tenant: Tenant, vhd: str) -> None:
     until("nothing of the server is left", 30, lambda: left_of(cloud, its))
     tenant.ask(lambda api: remove_network(api, network, router))
     until("nothing of its network is left", 60, lambda: left_of_network(tenant, network, router))
+
+
+def test_a_fixed_address_can_be_used_again(tenant: Tenant, image: str) -> None:
+    """The DHCP server lets go of a deleted server's lease: the next one with the address gets it at once."""
+    subnet = tenant.ask(lambda api: api.network.find_subnet(demo.PRIVATE))
+    fixed = str(ip_network(subnet.cidr)[-6])  # Neutron gives from the beginning
+    for name in ("first", "second"):
+        port = tenant.ask(lambda api, name=name: make_port(api, subnet, fixed, name))
+        try:
+            with tenant.server(name, image, networks=[{"port": port}]) as server:
+                until(
+                    f"{name} gets {fixed} by DHCP",
+                    BOOT_S,
+                    lambda server=server: (
+                        None
+                        if f"network up: eth0 {fixed}/" in (log := tenant.console(server))
+                        else f"the log ends {log[-300:]!r}"
+                    ),
+                )
+        finally:
+            tenant.ask(lambda api, port=port: api.network.delete_port(port))
+
+
+def make_port(api: Any, subnet: Any, fixed: str, name: str) -> str:
+    wanted = [{"subnet_id": subnet.id, "ip_address": fixed}]
+    return str(api.network.create_port(name=PREFIX + name, network_id=subnet.network_id, fixed_ips=wanted).id)
 
 
 def left_of_network(tenant: Tenant, network: str, router: str) -> str | None:
