@@ -236,7 +236,8 @@ class Tenant:
 
     def ssh(self, server: Server, command: str, *, timeout_s: float = 60) -> Output:
         """Run a command in the guest as root, over the floating IP. Status 255: the login itself failed."""
-        words = guest.ssh(self.cloud, server.floating)
+        alive = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")  # a guest may be reset under a login
+        words = guest.ssh(self.cloud, server.floating, ("-o", "BatchMode=yes", *alive))
         words[-1] = f"root@{server.floating}"
         return self.cloud.boxes[OUTSIDE].run(*words, command, accept=range(256), timeout_s=timeout_s)
 
