@@ -18,7 +18,6 @@ SIZE = (_ROOT_START + _ROOT_SIZE) * _SECTOR
 """Bytes: 64 MiB. The guest grows its last partition to the disk it finds itself on."""
 
 LABEL = "guest-root"
-_JOURNAL_MIB = 4
 KERNEL_LINE = "console=tty0 console=ttyS0,115200 quiet"
 """Kernel arguments of both ways to boot; the disk adds root=LABEL=..."""
 
@@ -32,11 +31,9 @@ def make(root: Path, kernel: Path, initrd: Path, work: Path, target: Path) -> No
     _fat(boot, kernel, initrd, work)
     _truncate(ext4, _ROOT_SIZE)
     environment = {"E2FSPROGS_FAKE_TIME": "1700000000"}
-    # a journal, the smallest: without it a reset soon after the first boot, which grows the file system, destroys it
-    features = "has_journal,^metadata_csum,^64bit" + (",^orphan_file" if _knows_orphan_file() else "")
+    features = "^has_journal,^metadata_csum,^64bit" + (",^orphan_file" if _knows_orphan_file() else "")
     run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", features, "-L", LABEL, "-U", _IDENTITY, "-E",
-        f"hash_seed={_IDENTITY},resize=33554432", "-J", f"size={_JOURNAL_MIB}", "-m", "0", "-d", root,
-        ext4, env=environment)  # fmt: skip
+        f"hash_seed={_IDENTITY},resize=33554432", "-m", "0", "-d", root, ext4, env=environment)  # fmt: skip
     with target.open("wb") as disk:
         disk.truncate(SIZE)
         disk.write(_mbr())

@@ -223,20 +223,6 @@ def test_disk_takes_its_config_drive_grows_and_remembers(tmp_path: Path, key: Pa
         assert host_key(machine, key) not in ("", first), "a captured disk kept the first server's host key"
 
 
-def test_a_reset_just_after_the_first_boot_harms_nothing(tmp_path: Path, key: Path) -> None:
-    """The first boot grows the file system; without a journal a reset then left group descriptors corrupted."""
-    drive = str(config_drive(tmp_path, metadata(key)))
-    with booted("disk", tmp_path, "-cdrom", drive) as machine:
-        for boots in (1, 2, 3):
-            machine.until(lambda n=boots: machine.seen().count("guest: started") == n, BOOT_S, f"boot number {boots}")
-            machine.known = tmp_path / f"known_hosts_{boots}"  # what was written a moment ago may be lost, this key too
-            machine.until_ssh(key)
-            machine.qmp("system_reset")
-        machine.until(lambda: machine.seen().count("guest: started") == 4, BOOT_S, "boot number 4")
-        assert "EXT4-fs error" not in machine.seen()
-        assert "corrupted" not in machine.seen()
-
-
 def test_a_second_build_changes_nothing(image: Path) -> None:
     before = {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in image.iterdir()}
     assert "up to date" in run(REPOSITORY / "images" / "build", image).stdout
